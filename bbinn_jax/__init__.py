@@ -1,0 +1,28 @@
+"""Neural networks whose weights are single bits, trained by Bayes."""
+
+from bbinn_jax import bernoulli as bernoulli
+from bbinn_jax import metrics as metrics
+from bbinn_jax.bayesbinn import add_prior as add_prior
+from bbinn_jax.bayesbinn import bayesbinn as bayesbinn
+from bbinn_jax.bayesbinn import init_natural as init_natural
+from bbinn_jax.bayesbinn import precondition_by_fisher as precondition_by_fisher
+from bbinn_jax.bernoulli import logistic_noise as logistic_noise
+from bbinn_jax.bernoulli import mode as mode
+from bbinn_jax.bernoulli import sample as sample
+from bbinn_jax.diagnostics import entropy_bits_per_weight as entropy_bits_per_weight
+from bbinn_jax.layers import BinaryConv as BinaryConv
+from bbinn_jax.layers import BinaryDense as BinaryDense
+from bbinn_jax.layers import natural_initializer as natural_initializer
+from bbinn_jax.objective import expected_loss as expected_loss
+from bbinn_jax.partition import combine as combine
+from bbinn_jax.partition import partition as partition
+from bbinn_jax.partition import partition_table as partition_table
+from bbinn_jax.predictive import Prediction as Prediction
+from bbinn_jax.predictive import mode_predictive as mode_predictive
+from bbinn_jax.predictive import posterior_predictive as posterior_predictive
+from bbinn_jax.relaxation import relax as relax
+from bbinn_jax.relaxation import relaxed_sample as relaxed_sample
+from bbinn_jax.ste import ste as ste
+from bbinn_jax.ste import straight_through as straight_through
+
+__version__ = "0.1.0"

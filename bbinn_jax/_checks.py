@@ -1,0 +1,95 @@
+"""Checks of arguments: one line that names the argument and the value it got."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+PyTree = Any
+
+
+def path_name(path: Any) -> str:
+    """A leaf's place in its tree as text: ``BinaryDense_0/binary_kernel``."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
+
+
+def check_number(name: str, value: Any, condition: str, holds: Callable[[Any], bool]) -> None:
+    """Raises unless ``holds(value)``. A traced value has no value yet and passes."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    try:
+        accepted = bool(holds(value))
+    except (TypeError, ValueError):
+        raise TypeError(f"{name} must be a number {condition}, got {_in_one_line(value)}") from None
+    if not accepted:
+        raise ValueError(f"{name} must be {condition}, got {_in_one_line(value)}")
+
+
+def check_count(name: str, value: Any, minimum: int) -> None:
+    """Raises unless value is an integer of at least ``minimum``."""
+    try:
+        count = value.__index__()
+    except (AttributeError, TypeError):
+        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+    if isinstance(value, bool) or count < minimum:
+        raise ValueError(f"{name} must be an integer >= {minimum}, got {value!r}")
+
+
+def check_floating(name: str, tree: PyTree) -> None:
+    """Raises TypeError for a leaf that is not a floating-point array."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        dtype = getattr(leaf, "dtype", None) or jnp.result_type(type(leaf))
+        if not jnp.issubdtype(dtype, jnp.floating):
+            raise TypeError(f"{name} must have floating-point leaves, got {dtype} at {path_name(path)!r}")
+
+
+def is_masked(node: Any) -> bool:
+    """Whether optax has left this part of a tree to another transformation."""
+    return isinstance(node, optax.MaskedNode)
+
+
+def check_same_tree(name: str, tree: PyTree, reference_name: str, reference: PyTree) -> None:
+    """Raises ValueError unless tree has the structure and shapes of reference.
+
+    Where reference holds ``optax.MaskedNode()`` (inside ``optax.masked`` and
+    ``optax.partition``) tree may hold anything.
+    """
+    flat = jax.tree_util.tree_leaves_with_path(reference, is_leaf=is_masked)
+    treedef: Any = jax.tree.structure(reference, is_leaf=is_masked)
+    mismatch = f"{name} must have the tree of {reference_name}"
+    try:
+        leaves = treedef.flatten_up_to(tree)
+    except (ValueError, TypeError):
+        got = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(tree)]
+        expected = [path_name(path) for path, _ in flat]
+        raise ValueError(f"{mismatch}: expected leaves {expected}, got {got} in a {type(tree).__name__}") from None
+    for (path, expected), leaf in zip(flat, leaves, strict=True):
+        if is_masked(expected):
+            continue
+        if not jax.tree_util.all_leaves([leaf]):
+            raise ValueError(f"{mismatch}: expected an array at {path_name(path)!r}, got {type(leaf).__name__}")
+        if jnp.shape(leaf) != jnp.shape(expected):
+            raise ValueError(
+                f"{mismatch}: expected shape {jnp.shape(expected)} at {path_name(path)!r}, got {jnp.shape(leaf)}"
+            )
+
+
+def tree_like(name: str, value: PyTree, reference_name: str, reference: PyTree) -> PyTree:
+    """Value as a tree like reference: a scalar goes to every leaf, a tree must match."""
+    if jax.tree_util.all_leaves([value]) and jnp.ndim(value) == 0:
+        return jax.tree.map(lambda _: value, reference)
+    check_same_tree(name, value, reference_name, reference)
+    return value
+
+
+def check_update(grads: PyTree, params_name: str, params: PyTree) -> None:
+    """Raises ValueError unless an update got its params, and gradients of their tree."""
+    if params is None:
+        raise ValueError(f"{params_name} must be given to update(grads, state, {params_name}), got None")
+    check_same_tree("grads", grads, params_name, params)
+
+
+def _in_one_line(value: Any) -> str:
+    return " ".join(repr(value).split())

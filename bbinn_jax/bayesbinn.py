@@ -1,0 +1,189 @@
+r"""The Bayesian learning rule for binary weights, as a chain of optax transformations.
+
+    lambda <- lambda - alpha * (N F^-1 dL/dlambda + kl_weight (lambda - lambda0))
+
+minimises ``N E_q[mean loss] + kl_weight KL(q || p)`` by natural-gradient
+descent: L is `expected_loss`, F = 1 - tanh(lambda)^2 the Fisher information,
+lambda0 the natural parameter of the prior p, alpha the learning rate and N the
+number of training examples. Source: arXiv 2002.10778, equations 8, 17 and 21.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bbinn_jax._checks import PyTree, check_floating, check_number, check_update, is_masked, tree_like
+from bbinn_jax.bernoulli import fisher_information, sample
+
+
+def precondition_by_fisher(eps: float = 1e-10) -> optax.GradientTransformation:
+    """Divides the gradient by the Fisher information, ``g / (1 - tanh(lambda)^2 + eps)``.
+
+    This turns a gradient with respect to lambda into the natural gradient,
+    which is the gradient with respect to mu = tanh(lambda).
+
+    Args:
+        eps: added to the Fisher information. With ``eps`` of `relax` equal to
+            it, a saturated weight has a scale of its own, 1 / temperature.
+
+    Returns:
+        An `optax.GradientTransformation`; ``update`` needs lambda as params.
+
+    Raises:
+        ValueError: eps negative; in update: params missing or of another tree.
+        TypeError: in init: a leaf that is not floating-point.
+
+    >>> tx = precondition_by_fisher()
+    >>> updates, _ = tx.update(jnp.ones(2), tx.init(jnp.zeros(2)), jnp.array([0.0, 1.0]))
+    >>> print(updates)
+    [1.    2.381]
+    """
+    check_number("eps", eps, ">= 0", lambda v: v >= 0)
+
+    def leaf_update(g: jax.Array, x: jax.Array) -> jax.Array:
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # in float16 eps would be 0
+        return (g / (fisher_information(x) + eps)).astype(g.dtype)
+
+    def init(natural):
+        check_floating("natural", natural)
+        return optax.EmptyState()
+
+    def update(updates, state, params=None):
+        check_update(updates, "natural", params)
+        return jax.tree.map(leaf_update, updates, params), state
+
+    return optax.GradientTransformation(init, update)
+
+
+def add_prior(kl_weight: float = 1.0, prior_natural: PyTree = 0.0) -> optax.GradientTransformationExtraArgs:
+    """Adds the natural gradient of the KL term, ``kl_weight (lambda - lambda0)``.
+
+    Args:
+        kl_weight: weight of KL(q || p); 1 is Bayes, below 1 a tempered posterior.
+        prior_natural: lambda0, a scalar or a tree. ``update(grads, state,
+            natural, prior_natural=tree)`` overrides it, without recompilation.
+            Inside `optax.masked` and `optax.partition` it is the whole tree of
+            params, of which only the unmasked part is read.
+
+    Returns:
+        An `optax.GradientTransformationExtraArgs`; ``update`` needs lambda as params.
+
+    Raises:
+        ValueError: kl_weight negative; in update: params missing, or lambda0
+            or the gradient of another tree than lambda.
+        TypeError: in init: a leaf that is not floating-point.
+
+    >>> tx = add_prior(kl_weight=0.5)
+    >>> updates, _ = tx.update(jnp.zeros(2), tx.init(jnp.zeros(2)), jnp.array([1.0, -2.0]))
+    >>> print(updates)
+    [ 0.5 -1. ]
+    """
+    check_number("kl_weight", kl_weight, ">= 0", lambda v: v >= 0)
+    default_prior_natural = prior_natural
+
+    def init(natural):
+        check_floating("natural", natural)
+        return optax.EmptyState()
+
+    def update(updates, state, params=None, *, prior_natural=None, **extra_args):
+        check_update(updates, "natural", params)
+        prior = default_prior_natural if prior_natural is None else prior_natural
+        prior = tree_like("prior_natural", prior, "natural", params)
+        return jax.tree.map(
+            lambda g, x, x0: g if is_masked(g) else (g + kl_weight * (x - x0)).astype(g.dtype),
+            updates,
+            params,
+            prior,
+            is_leaf=is_masked,
+        ), state
+
+    return optax.GradientTransformationExtraArgs(init, update)
+
+
+def bayesbinn(
+    learning_rate: optax.ScalarOrSchedule,
+    train_set_size: int,
+    *,
+    prior_natural: PyTree = 0.0,
+    momentum: float = 0.0,
+    kl_weight: float = 1.0,
+    eps: float = 1e-10,
+) -> optax.GradientTransformationExtraArgs:
+    """The Bayesian learning rule (BayesBiNN) over Bernoulli natural parameters.
+
+    ``lambda <- lambda - alpha EMA[N g / (F + eps) + kl_weight (lambda - lambda0)]``
+
+    where g is the gradient of `expected_loss` with respect to lambda.
+
+    Args:
+        learning_rate: alpha >= 0, a float or an optax schedule.
+        train_set_size: N >= 1, the number of examples that the mean loss stands for.
+        prior_natural: lambda0, a scalar or a tree like lambda. 0 is the uniform
+            prior. ``update(..., prior_natural=tree)`` overrides it, without
+            recompilation; inside `optax.partition` it is the whole tree of params.
+        momentum: decay in [0, 1) of the moving average (bias-corrected).
+        kl_weight: weight of KL(q || p); 1 is Bayes.
+        eps: added to the Fisher information; keep it equal to that of
+            `expected_loss`. At temperature 1e-10 in float32 it is the
+            scale of the gradient: it is not there to avoid a division by zero.
+
+    Returns:
+        An `optax.GradientTransformationExtraArgs` whose params are lambda.
+
+    Raises:
+        ValueError: an argument out of its range (at call time); a tree that
+            does not match (in update).
+        TypeError: a leaf of lambda that is not floating-point (in init).
+
+    Source: arXiv 2002.10778, equations 8 and 17, algorithm of table 1.
+
+    >>> import bbinn_jax as bb
+    >>> target = jnp.array([1.0, -1.0, 1.0])
+    >>> loss = bb.expected_loss(lambda w: jnp.mean((w - target) ** 2), temperature=1.0)
+    >>> tx = bayesbinn(1e-3, train_set_size=1_000)
+    >>> natural, state = jnp.zeros(3), tx.init(jnp.zeros(3))
+    >>> for t in range(20):
+    ...     grads = jax.grad(loss)(natural, jax.random.fold_in(jax.random.key(0), t))
+    ...     updates, state = tx.update(grads, state, natural)
+    ...     natural = optax.apply_updates(natural, updates)
+    >>> print(bb.mode(natural))
+    [ 1. -1.  1.]
+    """
+    if not callable(learning_rate):
+        check_number("learning_rate", learning_rate, ">= 0", lambda v: v >= 0)
+    check_number("train_set_size", train_set_size, ">= 1", lambda v: v >= 1)
+    check_number("momentum", momentum, "in [0, 1)", lambda v: 0 <= v < 1)
+
+    # Without momentum the average is the gradient itself: no accumulator of its size is kept.
+    no_momentum = isinstance(momentum, float | int) and momentum == 0
+    return optax.chain(
+        precondition_by_fisher(eps),
+        optax.scale(train_set_size),
+        add_prior(kl_weight, prior_natural),
+        optax.identity() if no_momentum else optax.ema(momentum, debias=True),
+        optax.scale_by_learning_rate(learning_rate),
+    )
+
+
+def init_natural(key: jax.Array, params: PyTree, *, scale: float = 10.0) -> PyTree:
+    """Starts every weight at ``lambda = +scale`` or ``-scale`` with equal chance.
+
+    Args:
+        key: a `jax.random` key; each leaf draws from a key of its own.
+        params: a pytree of floating-point arrays; only shapes and dtypes matter.
+        scale: abs(lambda) >= 0. At 10 a weight is certain to 2e-9; at 0 it is a fair coin.
+
+    Returns:
+        lambda, the tree, shapes and dtypes of params.
+
+    Raises:
+        ValueError: scale negative.
+        TypeError: a leaf that is not floating-point.
+
+    >>> print(init_natural(jax.random.key(0), {"w": jnp.zeros(4)}, scale=2.0))
+    {'w': Array([ 2., -2., -2., -2.], dtype=float32)}
+    """
+    check_number("scale", scale, ">= 0", lambda v: v >= 0)
+    check_floating("params", params)
+    fair_coins = sample(key, jax.tree.map(jnp.zeros_like, params))
+    return jax.tree.map(lambda w: (scale * w).astype(w.dtype), fair_coins)

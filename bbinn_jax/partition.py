@@ -1,0 +1,137 @@
+r"""Which leaves of a parameter tree are binary and which are real.
+
+A leaf's path decides, so that it can be seen in any printed tree: by default
+the leaves named ``binary_kernel``, which is what `BinaryDense` and `BinaryConv`
+call their weights, are binary and all others are real. Rules replace the default.
+
+    natural, real = partition(params)                    # differentiate and update them as a pair
+    params = combine(sample(key, natural), real)         # what the network sees
+    print(partition_table(natural, real))                # what was decided
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from bbinn_jax._checks import PyTree, check_floating, path_name
+
+DEFAULT_RULES = {r"binary_kernel": "binary"}
+
+
+def partition(params: PyTree, rules: Mapping[str, str] | None = None) -> tuple[PyTree, PyTree]:
+    """Splits a parameter tree into its binary and its real leaves.
+
+    Args:
+        params: any pytree of arrays: a Flax linen dict, an NNX state, the
+            arrays of an Equinox module, a list.
+        rules: maps a regular expression to ``"binary"`` or ``"real"``. The first
+            one found (`re.search`) in a leaf's path, as in
+            ``BinaryDense_0/binary_kernel``, decides; a leaf that none is found
+            in is real. ``{"": "binary"}`` makes all leaves binary. Default:
+            ``{"binary_kernel": "binary"}``.
+
+    Returns:
+        ``(natural, real)``, both with the tree of params and ``None`` where the
+        other one has the leaf.
+
+    Raises:
+        ValueError: a label that is neither "binary" nor "real", a rule whose
+            expression is not valid or is found in no leaf's path.
+        TypeError: a binary leaf that is not floating-point.
+
+    >>> params = {"dense": {"binary_kernel": jnp.ones(2), "bias": jnp.zeros(1)}}
+    >>> natural, real = partition(params)
+    >>> print(natural)
+    {'dense': {'bias': None, 'binary_kernel': Array([1., 1.], dtype=float32)}}
+    """
+    rules = DEFAULT_RULES if rules is None else dict(rules)
+    paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    for pattern, label in rules.items():
+        if label not in ("binary", "real"):
+            raise ValueError(f"rules must map to 'binary' or 'real', got {label!r} for {pattern!r}")
+        try:
+            found = any(re.search(pattern, path) for path in paths)
+        except re.error as error:
+            raise ValueError(f"rules must have regular expressions, got {pattern!r}: {error}") from None
+        if not found:
+            raise ValueError(f"rules must each match a leaf, got {pattern!r}; the leaves are {paths}")
+
+    def is_binary(path: str) -> bool:
+        return next((label for pattern, label in rules.items() if re.search(pattern, path)), "real") == "binary"
+
+    def select(binary: bool) -> PyTree:
+        return jax.tree_util.tree_map_with_path(
+            lambda path, x: x if is_binary(path_name(path)) == binary else None, params
+        )
+
+    natural, real = select(True), select(False)
+    check_floating("params", natural)
+    return natural, real
+
+
+def combine(weights: PyTree, real: PyTree) -> PyTree:
+    """Puts the two halves of `partition` together again.
+
+    Args:
+        weights: binary leaves (natural parameters, samples or modes), ``None`` elsewhere.
+        real: real leaves, ``None`` elsewhere.
+
+    Returns:
+        The tree of the params that were split.
+
+    Raises:
+        ValueError: trees that differ, or a leaf that both have.
+
+    >>> combine({"w": jnp.ones(1), "b": None}, {"w": None, "b": jnp.zeros(1)})
+    {'b': Array([0.], dtype=float32), 'w': Array([1.], dtype=float32)}
+    """
+
+    def choose(path, binary_leaf, real_leaf):
+        if binary_leaf is not None and real_leaf is not None:
+            raise ValueError(f"weights and real must not share a leaf, got both at {path_name(path)!r}")
+        return real_leaf if binary_leaf is None else binary_leaf
+
+    weights_tree: Any = jax.tree.structure(weights, is_leaf=_is_none)
+    real_tree: Any = jax.tree.structure(real, is_leaf=_is_none)
+    if weights_tree != real_tree:
+        raise ValueError(f"weights and real must be of one tree, got {weights_tree} and {real_tree}")
+    return jax.tree_util.tree_map_with_path(choose, weights, real, is_leaf=_is_none)
+
+
+def partition_table(natural: PyTree, real: PyTree) -> str:
+    """The two halves of `partition` as a table: leaf, shape, kind, count.
+
+    Args:
+        natural: binary leaves, ``None`` elsewhere.
+        real: real leaves, ``None`` elsewhere.
+
+    Returns:
+        Text, a line for each leaf in the order of the tree, and a line of totals.
+
+    >>> natural, real = partition({"binary_kernel": jnp.ones((3, 2)), "scale": jnp.ones(())})
+    >>> print(partition_table(natural, real))
+    leaf           shape   kind    count
+    binary_kernel  (3, 2)  binary      6
+    scale          ()      real        1
+    total                  binary      6
+                           real        1
+    """
+    binary_paths = {path for path, _ in jax.tree_util.tree_leaves_with_path(natural)}
+    rows = []
+    totals = {"binary": 0, "real": 0}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(combine(natural, real)):
+        kind = "binary" if path in binary_paths else "real"
+        totals[kind] += jnp.size(leaf)
+        rows.append((path_name(path), str(jnp.shape(leaf)), kind, f"{jnp.size(leaf):,}"))
+    rows.append(("total", "", "binary", f"{totals['binary']:,}"))
+    rows.append(("", "", "real", f"{totals['real']:,}"))
+    rows.insert(0, ("leaf", "shape", "kind", "count"))
+    i, j, k, n = (max(map(len, column)) for column in zip(*rows, strict=True))
+    return "\n".join(f"{leaf:<{i}}  {shape:<{j}}  {kind:<{k}}  {count:>{n}}" for leaf, shape, kind, count in rows)
+
+
+def _is_none(x: object) -> bool:
+    return x is None

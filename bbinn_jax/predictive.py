@@ -1,0 +1,134 @@
+r"""What the posterior predicts, and how it knows that it does not know.
+
+    p(y | x) = E_q[softmax(f(x, w))]  ~  1/S sum_s softmax(f(x, w_s)),   w_s ~ q
+
+The uncertainty of the prediction, in nats, has two parts:
+
+    entropy              H[E_q p(y | x, w)]     total
+    expected_entropy     E_q H[p(y | x, w)]     aleatoric: noise that more data does not remove
+    mutual_information   their difference       epistemic: what the weights do not know
+
+Probabilities are averaged, not logits: arXiv 2002.10778, section 3.4, step 2.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from bbinn_jax._checks import PyTree, check_count
+from bbinn_jax.bernoulli import mode, sample
+
+ApplyFn = Callable[[PyTree, jax.Array], jax.Array]
+
+
+class Prediction(NamedTuple):
+    """A predictive distribution and its uncertainty.
+
+    Attributes:
+        probabilities: [batch, class], rows sum to 1.
+        entropy: [batch], total uncertainty in nats, at most log(class).
+        expected_entropy: [batch], aleatoric part.
+        mutual_information: [batch], epistemic part, entropy - expected_entropy >= 0.
+    """
+
+    probabilities: jax.Array
+    entropy: jax.Array
+    expected_entropy: jax.Array
+    mutual_information: jax.Array
+
+
+def posterior_predictive(
+    apply_fn: ApplyFn,
+    natural: PyTree,
+    key: jax.Array,
+    inputs: jax.Array,
+    *,
+    num_samples: int,
+    chunk_size: int | None = None,
+) -> Prediction:
+    """Averages the class probabilities of networks drawn from the posterior.
+
+    Args:
+        apply_fn: ``apply_fn(weights, inputs)`` gives logits [batch, class].
+        natural: lambda, any pytree of floating-point arrays.
+        key: a `jax.random` key; sample s uses the s-th of ``split(key, num_samples)``.
+        inputs: a batch, as apply_fn takes it.
+        num_samples: S >= 1, how many networks are drawn.
+        chunk_size: how many are evaluated at a time. Memory grows with it and
+            not with num_samples; the numbers do not depend on it (but for the
+            rounding of apply_fn). Default: all at once.
+
+    Returns:
+        A `Prediction`.
+
+    Raises:
+        ValueError: num_samples or chunk_size below 1, or logits that are not
+            [batch, class] with at least two classes.
+
+    >>> apply_fn = lambda w, x: jnp.stack([x @ w, -x @ w], axis=-1)
+    >>> x = jnp.eye(2)                        # the first weight is certain, the second is not
+    >>> p = posterior_predictive(apply_fn, jnp.array([9.0, 0.0]), jax.random.key(0), x, num_samples=100)
+    >>> print(p.probabilities[:, 0], p.mutual_information)
+    [0.88 0.54] [0.00 0.32]
+    """
+    check_count("num_samples", num_samples, 1)
+    chunk_size = num_samples if chunk_size is None else chunk_size
+    check_count("chunk_size", chunk_size, 1)
+    chunk_size = min(chunk_size, num_samples)
+
+    def predict_sample(key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return _probabilities_and_entropy(apply_fn, sample(key, natural), inputs)
+
+    def add_one(total, prediction_and_counts):
+        prediction, counts = prediction_and_counts
+        return jax.tree.map(lambda t, p: jnp.where(counts, t + p, t), total, prediction), None
+
+    def add_chunk(total, keys_and_counts):
+        keys, counts = keys_and_counts
+        # One after the other, so that the order of summation does not depend on the chunks.
+        return jax.lax.scan(add_one, total, (jax.vmap(predict_sample)(keys), counts))
+
+    # The last chunk is filled up with samples that do not count.
+    num_chunks = -(-num_samples // chunk_size)
+    index = jnp.arange(num_chunks * chunk_size).reshape(num_chunks, chunk_size)
+    keys = jax.random.split(key, num_samples)[jnp.minimum(index, num_samples - 1)]
+
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(predict_sample, key))
+    total, _ = jax.lax.scan(add_chunk, zeros, (keys, index < num_samples))
+    probabilities, expected_entropy = jax.tree.map(lambda x: x / num_samples, total)
+    entropy = -jnp.sum(jax.scipy.special.xlogy(probabilities, probabilities), axis=-1)
+    return Prediction(probabilities, entropy, expected_entropy, jnp.maximum(entropy - expected_entropy, 0))
+
+
+def mode_predictive(apply_fn: ApplyFn, natural: PyTree, inputs: jax.Array) -> Prediction:
+    """The class probabilities of the one most probable network, ``w = sign(lambda)``.
+
+    Args:
+        apply_fn: ``apply_fn(weights, inputs)`` gives logits [batch, class].
+        natural: lambda, any pytree of floating-point arrays.
+        inputs: a batch, as apply_fn takes it.
+
+    Returns:
+        A `Prediction`; one network has no epistemic part, its mutual_information is 0.
+
+    Raises:
+        ValueError: logits that are not [batch, class] with at least two classes.
+
+    >>> apply_fn = lambda w, x: jnp.stack([x @ w, -x @ w], axis=-1)
+    >>> print(mode_predictive(apply_fn, jnp.array([9.0, 0.1]), jnp.eye(2)).probabilities[:, 0])
+    [0.880797 0.880797]
+    """
+    probabilities, entropy = _probabilities_and_entropy(apply_fn, mode(natural), inputs)
+    return Prediction(probabilities, entropy, entropy, jnp.zeros_like(entropy))
+
+
+def _probabilities_and_entropy(apply_fn: ApplyFn, weights: PyTree, inputs: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """softmax(f(x, w)) [batch, class] and its entropy [batch], in float32 or wider."""
+    logits = apply_fn(weights, inputs)
+    if logits.ndim != 2 or logits.shape[1] < 2:
+        raise ValueError(f"apply_fn must return logits [batch, class >= 2], got shape {logits.shape}")
+    log_p = jax.nn.log_softmax(logits.astype(jnp.promote_types(logits.dtype, jnp.float32)))
+    p = jnp.exp(log_p)
+    return p, -jnp.sum(jnp.where(p > 0, p * log_p, 0), axis=-1)

@@ -1,0 +1,1 @@
+"""Experiments with bbinn_jax: config in, a run folder out."""

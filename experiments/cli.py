@@ -1,0 +1,80 @@
+"""The command line: a frozen dataclass and its presets become flags."""
+
+import argparse
+import contextlib
+import io
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeVar
+
+import tyro
+
+Config = TypeVar("Config")
+
+
+def parse(
+    config_class: type[Config],
+    presets: Mapping[str, Callable[[str], Config]],
+    methods: tuple[str, ...],
+    prog: str,
+    argv: list[str] | None = None,
+) -> Config:
+    """The config that a command line asks for.
+
+    ``--preset`` and ``--method`` choose the defaults, each other flag changes one field.
+    What is wrong is said in one line, with exit code 2.
+
+    Args:
+        config_class: a frozen dataclass with fields ``preset`` and ``method``.
+        presets: ``presets[name](method)`` gives a config. The first is the default.
+        methods: names of methods. The first is the default.
+        prog: the command, for the help text.
+        argv: arguments; default: those of the process.
+    """
+    argv = sys.argv[1:] if argv is None else argv
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--preset", default=next(iter(presets)))
+    first.add_argument("--method", default=methods[0])
+    with contextlib.suppress(argparse.ArgumentError):
+        chosen, _ = first.parse_known_args(argv)
+    default = None
+    with user_errors():
+        if chosen.preset not in presets:
+            raise ValueError(f"--preset must be one of {', '.join(presets)}, got {chosen.preset!r}")
+        if chosen.method not in methods:
+            raise ValueError(f"--method must be one of {', '.join(methods)}, got {chosen.method!r}")
+        default = presets[chosen.preset](chosen.method)
+
+    box = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(box):
+            return tyro.cli(config_class, default=default, prog=prog, args=argv)
+    except SystemExit as stop:
+        if not stop.code:
+            raise
+        sys.exit(_fail(_one_line(box.getvalue())))
+
+
+@contextlib.contextmanager
+def user_errors() -> Iterator[None]:
+    """Ends the program with one line instead of a traceback: for the part that checks what the user gave."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError) as error:
+        sys.exit(_fail(str(error)))
+
+
+def _fail(message: str) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return 2
+
+
+def _one_line(box: str) -> str:
+    """The first paragraph of tyro's framed message."""
+    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
+    paragraph: list[str] = []
+    for line in lines[1:]:
+        if not line.strip("─"):
+            break
+        paragraph.append(line)
+    return " ".join(paragraph)

@@ -1,0 +1,74 @@
+"""What a run says on the terminal: one line an epoch, and a table at its end."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+_console = Console(highlight=False)
+
+
+def write(text: Any) -> None:
+    """Prints, above a progress bar where there is one."""
+    _console.print(text, soft_wrap=True)
+
+
+def epochs(last: int) -> Iterator[tuple[int, Callable[[str], None]]]:
+    """Counts epochs and shows the progress: a moving line on a terminal, a line each elsewhere.
+
+    Yields ``(epoch, report)``; ``report(text)`` tells what the epoch gave. The time
+    left is that of the epochs done so far; compilation must be over before.
+    """
+    start = time.perf_counter()
+    is_terminal = _console.is_terminal
+    columns = (TextColumn("epoch {task.completed}/{task.total}"), BarColumn(20), TextColumn("{task.description}"))
+    with Progress(*columns, console=_console, disable=not is_terminal) as progress:
+        task = progress.add_task("", total=last)
+        for epoch in range(1, last + 1):
+
+            def report(text: str, epoch: int = epoch) -> None:
+                seconds = (time.perf_counter() - start) / epoch
+                rate = f"{1 / seconds:.1f} epochs/s" if seconds < 1 else f"{seconds:.1f} s/epoch"
+                text = f"{text}  {rate}  {_duration(seconds * (last - epoch))} left"
+                progress.update(task, completed=epoch, description=text)
+                if not is_terminal:
+                    print(f"epoch {epoch:>{len(str(last))}}/{last}  {text}", flush=True)
+
+            yield epoch, report
+
+
+def write_results(results: dict[str, Any]) -> None:
+    """The closing table of an image run: mode and mean side by side, and what the posterior knows."""
+    predictors = [name for name in ("mode", "mean") if results[f"test_accuracy_{name}"] is not None]
+    titles = {"mode": "mode", "mean": f"mean of {results['eval_samples']}"}
+    table = Table(title=f"{results['dataset']} test set, {results['method']}, {results['epochs']} epochs")
+    table.add_column("")
+    for name in predictors:
+        table.add_column(titles[name], justify="right")
+    for score, title, style in (
+        ("accuracy", "accuracy", "{:.2%}"),
+        ("nll", "negative log likelihood (nats)", "{:.4f}"),
+        ("brier", "Brier score", "{:.4f}"),
+        ("ece", "expected calibration error", "{:.4f}"),
+    ):
+        table.add_row(title, *(style.format(results[f"test_{score}_{name}"]) for name in predictors))
+    write(table)
+
+    binary, real = results["num_binary_weights"], results["num_real_parameters"]
+    write(f"{binary:,} binary weights ({binary / 8e3:,.1f} kB at one bit each) and {real:,} real parameters")
+    entropy = results["posterior_entropy_bits_per_weight"]
+    if entropy is not None:
+        verdict = " (saturated: every sample is the mode network)" if entropy < 1e-3 else ""
+        write(f"posterior entropy {entropy:.3f} bits per weight{verdict}")
+    write(f"trained in {_duration(results['wall_seconds'])}, compiled in {_duration(results['compile_seconds'])}")
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

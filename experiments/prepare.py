@@ -1,0 +1,41 @@
+"""Prepares a data set once: downloads it and converts it to array_record files.
+
+    pip install ".[prepare]"
+    python -m experiments.prepare mnist
+
+This is the only place that needs TensorFlow and the network. The experiments
+read what it leaves in TFDS_DATA_DIR (or ~/tensorflow_datasets).
+"""
+
+import argparse
+import sys
+
+from experiments.data import data_dir
+
+DATASETS = ("mnist", "cifar10", "cifar100")
+
+
+def main(argv: list[str] | None = None) -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(prog="python -m experiments.prepare", description=__doc__.splitlines()[0])
+    parser.add_argument("dataset", choices=DATASETS)
+    name = parser.parse_args(argv).dataset
+    try:
+        import tensorflow  # noqa: F401
+    except ImportError:
+        sys.exit("error: preparing a data set needs TensorFlow; install it with: pip install '.[prepare]'")
+    import tensorflow_datasets as tfds
+
+    folder = data_dir()
+    print(f"preparing {name} in {folder}")
+    try:
+        builder = tfds.builder(name, data_dir=folder, file_format="array_record")
+        builder.download_and_prepare()
+    except Exception as error:  # whatever the network, the disk or tfds raise
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
+        sys.exit(f"error: preparing {name} in {folder} failed: {type(error).__name__}: {reason}")
+    print(f"ready: {builder.data_path}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,35 @@
+import os
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+# The tests compare algorithms, not the short products that an accelerator multiplies matrices with by default.
+jax.config.update("jax_default_matmul_precision", "highest")
+
+
+@pytest.fixture
+def x64():
+    """float64 for the length of one test."""
+    with jax.enable_x64(True):
+        yield
+
+
+@pytest.fixture
+def key():
+    return jax.random.key(0)
+
+
+@pytest.fixture(params=["dict", "nested with None", "array"])
+def natural(request):
+    """The same values in differently shaped trees."""
+    a = jnp.array([-3.0, -0.2, 0.0, 0.7, 2.5, 9.0])
+    return {
+        "dict": {"kernel": a.reshape(2, 3), "bias": a[:3]},
+        "nested with None": [{"a": {"b": (a[:3], {}), "c": None}}, a[3], None, a[3:]],
+        "array": a,
+    }[request.param]
+
+
+def pytest_report_header():
+    return f"jax {jax.__version__} on {jax.default_backend()}, trajectories: {os.environ.get('BBINN_TRAJECTORIES')}"

@@ -1,0 +1,186 @@
+"""The main job from its command line: what it writes, what it reaches, what it refuses."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from experiments import data
+from experiments.image_classification import main
+
+QUICK = ["--preset", "digits", "--hidden", "32", "--epochs", "4", "--eval-samples", "3"]
+
+
+@pytest.fixture(scope="module")
+def digits_run(tmp_path_factory):
+    """The demo: the whole preset."""
+    out = tmp_path_factory.mktemp("runs") / "digits"
+    return main(["--preset", "digits", "--out", str(out)]), out
+
+
+def read_metrics(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_digits_reaches_96_percent(digits_run):
+    results, _ = digits_run
+    assert results["test_accuracy_mode"] >= 0.96
+    assert results["test_accuracy_mean"] >= 0.96
+
+
+def test_digits_posterior_is_alive_and_scored(digits_run):
+    results, _ = digits_run
+    assert results["posterior_entropy_bits_per_weight"] > 0.1
+    for name in ("mode", "mean"):
+        assert 0 < results[f"test_nll_{name}"] < 0.3
+        assert 0 < results[f"test_ece_{name}"] < 0.1
+    assert results["test_nll_mode"] != results["test_nll_mean"]
+
+
+def test_results_are_flat_and_complete(digits_run):
+    results, out = digits_run
+    written = json.loads((out / "results.json").read_text())
+    assert written == results
+    promised = (
+        "experiment preset dataset method seed epochs device jax_version wall_seconds compile_seconds train_accuracy "
+        "validation_accuracy test_accuracy_mode test_accuracy_mean test_nll_mode test_nll_mean test_ece_mode "
+        "test_ece_mean posterior_entropy_bits_per_weight num_binary_weights num_real_parameters"
+    ).split()
+    assert set(promised) <= set(written)
+    assert not any(isinstance(value, dict | list) for value in written.values())
+
+
+def test_run_folder_holds_config_metrics_and_figure(digits_run):
+    results, out = digits_run
+    config = json.loads((out / "config.json").read_text())
+    metrics = read_metrics(out)
+    assert config["preset"] == "digits"
+    assert [line["epoch"] for line in metrics] == list(range(1, config["epochs"] + 1))
+    assert metrics[-1]["test_accuracy_mode"] == pytest.approx(results["test_accuracy_mode"], abs=1e-6)
+    assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "figure.png", "metrics.jsonl", "results.json"]
+
+
+def test_same_seed_same_run_and_another_seed_another(tmp_path):
+    runs = {}
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        main([*QUICK, "--seed", str(seed), "--out", str(tmp_path / name)])
+        runs[name] = read_metrics(tmp_path / name)
+    assert runs["a"] == runs["b"]
+    assert runs["a"] != runs["c"]
+
+
+def test_stopping_early_keeps_the_schedule_of_the_full_run(tmp_path):
+    main([*QUICK, "--out", str(tmp_path / "full")])
+    results = main([*QUICK, "--stop-after-epochs", "2", "--out", str(tmp_path / "short")])
+    assert read_metrics(tmp_path / "short") == read_metrics(tmp_path / "full")[:2]
+    assert results["epochs"] == 2
+
+
+def test_ste_has_a_mode_and_no_posterior(tmp_path):
+    results = main(["--preset", "digits", "--method", "ste", "--epochs", "30", "--out", str(tmp_path / "ste")])
+    assert results["test_accuracy_mode"] > 0.9
+    assert results["test_accuracy_mean"] is None
+    assert results["posterior_entropy_bits_per_weight"] is None
+
+
+@pytest.mark.skipif(
+    not list(data.data_dir().glob("mnist/*/dataset_info.json")), reason="no prepared MNIST in TFDS_DATA_DIR"
+)
+def test_mnist_learns_in_one_epoch(tmp_path):
+    arguments = ["--preset", "mnist", "--hidden", "256", "--stop-after-epochs", "1", "--eval-samples", "2"]
+    results = main([*arguments, "--out", str(tmp_path / "mnist")])
+    assert results["test_accuracy_mode"] > 0.88
+    assert results["num_binary_weights"] == 784 * 256 + 256 * 10
+
+
+def test_finished_run_is_not_overwritten_unless_told(tmp_path, capsys):
+    out = tmp_path / "run"
+    first = main([*QUICK, "--out", str(out)])
+    before = {path.name: path.read_bytes() for path in out.iterdir()}
+    with pytest.raises(SystemExit) as stop:
+        main([*QUICK, "--seed", "1", "--out", str(out)])
+    assert stop.value.code == 2
+    assert str(out) in capsys.readouterr().err
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+    second = main([*QUICK, "--seed", "1", "--out", str(out), "--overwrite"])
+    assert (first["seed"], second["seed"]) == (0, 1)
+    assert len(read_metrics(out)) == 4
+
+
+def test_folder_with_other_files_is_left_alone(tmp_path, capsys):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(SystemExit):
+        main([*QUICK, "--out", str(tmp_path), "--overwrite"])
+    assert "no run" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+BAD_ARGUMENTS = {
+    "unknown preset": (["--preset", "imagenet"], ["--preset", "imagenet", "digits"]),
+    "unknown method": (["--method", "sgd"], ["--method", "sgd", "bayesbinn"]),
+    "unknown data set": (["--dataset", "svhn"], ["--dataset", "svhn"]),
+    "unknown flag": (["--learning-rat", "0.1"], ["--learning-rat"]),
+    "not a number": (["--learning-rate", "fast"], ["--learning-rate", "fast"]),
+    "negative learning rate": (["--learning-rate", "-0.1"], ["learning_rate", "-0.1"]),
+    "learning rate not a number": (["--learning-rate", "nan"], ["learning_rate", "nan"]),
+    "negative real learning rate": (["--real-learning-rate", "-1"], ["real_learning_rate", "-1"]),
+    "momentum": (["--momentum", "1.0"], ["momentum", "1.0"]),
+    "temperature": (["--temperature", "0"], ["temperature", "0"]),
+    "number of samples": (["--num-samples", "-1"], ["num_samples", "-1"]),
+    "KL weight": (["--kl-weight", "-2"], ["kl_weight", "-2"]),
+    "initial scale": (["--init-scale", "-3"], ["init_scale", "-3"]),
+    "epochs": (["--epochs", "0"], ["epochs", "0"]),
+    "stop after more than all": (["--epochs", "3", "--stop-after-epochs", "4"], ["stop_after_epochs", "4"]),
+    "batch size": (["--batch-size", "0"], ["batch_size", "0"]),
+    "batch larger than the data": (["--batch-size", "2000"], ["batch_size", "2000"]),
+    "dropout": (["--dropout", "1"], ["dropout", "1"]),
+    "validation fraction": (["--validation-fraction", "1.5"], ["validation_fraction", "1.5"]),
+    "hidden width": (["--hidden", "16", "0"], ["hidden", "(16, 0)"]),
+    "seed": (["--seed", "-1"], ["seed", "-1"]),
+}
+
+
+@pytest.mark.parametrize("case", BAD_ARGUMENTS)
+def test_bad_argument_ends_in_one_line_and_writes_nothing(tmp_path, capsys, case):
+    arguments, expected = BAD_ARGUMENTS[case]
+    out = tmp_path / "run"
+    with pytest.raises(SystemExit) as stop:
+        main([*arguments, "--out", str(out)])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert all(text in error for text in expected), error
+    assert not out.exists()
+
+
+def test_unprepared_mnist_ends_in_one_line_and_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    with pytest.raises(SystemExit) as stop:
+        main(["--preset", "mnist", "--out", str(tmp_path / "run")])
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.count("\n") == 1
+    assert "python -m experiments.prepare mnist" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_killed_run_leaves_no_results_and_can_be_run_again(tmp_path):
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "experiments.image_classification", "--preset", "digits", "--out", str(out)]
+    process = subprocess.Popen(
+        [*command, "--epochs", "100000"], cwd=Path(__file__).parents[1], stdout=subprocess.DEVNULL, env=os.environ
+    )
+    while process.poll() is None and not (out / "metrics.jsonl").exists():
+        time.sleep(0.1)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL
+    assert not (out / "results.json").exists()
+    main([*QUICK, "--out", str(out)])
+    assert len(read_metrics(out)) == 4

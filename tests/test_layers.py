@@ -1,0 +1,131 @@
+"""The layers are those of Flax with a weight of another name."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bbinn_jax as bb
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(3, 5)).astype(np.float32)
+IMAGES = RNG.normal(size=(2, 8, 6, 3)).astype(np.float32)
+BIAS = np.array([0.5, -1.0, 0.0, 2.0], np.float32)
+
+
+def signs(*shape):
+    return np.where(RNG.normal(size=shape) > 0, 1, -1).astype(np.float32)
+
+
+def test_dense_equals_a_matrix_product():
+    kernel = signs(5, 4)
+    y = bb.BinaryDense(4).apply({"params": {"binary_kernel": kernel}}, X)
+    np.testing.assert_allclose(y, X @ kernel, rtol=1e-5, atol=1e-6)
+    y = bb.BinaryDense(4, use_bias=True).apply({"params": {"binary_kernel": kernel, "bias": BIAS}}, X)
+    np.testing.assert_allclose(y, X @ kernel + BIAS, rtol=1e-5, atol=1e-6)
+
+
+def test_dense_applies_to_the_last_axis():
+    kernel = signs(3, 4)
+    y = bb.BinaryDense(4).apply({"params": {"binary_kernel": kernel}}, IMAGES)
+    np.testing.assert_allclose(y, IMAGES @ kernel, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("use_bias", [False, True])
+@pytest.mark.parametrize(
+    "strides, padding", [((1, 1), "SAME"), ((2, 2), "SAME"), ((1, 2), "VALID"), ((1, 1), ((1, 0), (2, 1)))]
+)
+def test_conv_equals_that_of_flax(strides, padding, use_bias):
+    kernel = signs(3, 2, 3, 4)
+    bias = {"bias": BIAS} if use_bias else {}
+    options = {"strides": strides, "padding": padding, "use_bias": use_bias}
+    ours = bb.BinaryConv(4, (3, 2), **options).apply({"params": {"binary_kernel": kernel, **bias}}, IMAGES)
+    flax = nn.Conv(4, (3, 2), **options).apply({"params": {"kernel": kernel, **bias}}, IMAGES)
+    np.testing.assert_allclose(ours, flax, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer, x", [(bb.BinaryDense(4), X), (bb.BinaryConv(4, (3, 3)), IMAGES)], ids=["dense", "conv"]
+)
+def test_init_gives_natural_parameters_of_ten(layer, x, key):
+    params = jax.jit(layer.init)(key, x)["params"]
+    assert list(params) == ["binary_kernel"]
+    np.testing.assert_array_equal(np.abs(params["binary_kernel"]), 10)
+    assert 0 < np.mean(params["binary_kernel"] > 0) < 1
+
+
+def test_bias_starts_at_zero_and_is_real(key):
+    params = jax.jit(bb.BinaryDense(4, use_bias=True).init)(key, X)["params"]
+    natural, real = bb.partition(params)
+    assert natural["bias"] is None
+    np.testing.assert_array_equal(real["bias"], np.zeros(4))
+
+
+def test_kernel_init_is_used(key):
+    for layer, x in [
+        (bb.BinaryDense(4, kernel_init=bb.natural_initializer(0.5)), X),
+        (bb.BinaryConv(4, (3, 3), kernel_init=bb.natural_initializer(0.5)), IMAGES),
+    ]:
+        np.testing.assert_array_equal(np.abs(jax.jit(layer.init)(key, x)["params"]["binary_kernel"]), 0.5)
+
+
+def test_natural_initializer_has_the_dtype_asked_for(key):
+    init = bb.natural_initializer()
+    assert jax.eval_shape(lambda key: init(key, (2,)), key).dtype == jnp.float32
+    assert jax.eval_shape(lambda key: init(key, (2,), jnp.bfloat16), key).dtype == jnp.bfloat16
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_dtype_is_that_of_the_computation(dtype, key):
+    """The parameters stay float32."""
+    for layer, x in [
+        (bb.BinaryDense(4, use_bias=True, dtype=dtype), X),
+        (bb.BinaryConv(4, (3, 3), use_bias=True, dtype=dtype), IMAGES),
+    ]:
+        y, variables = jax.eval_shape(layer.init_with_output, key, x)
+        assert y.dtype == dtype
+        assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+def test_dtype_is_by_default_that_of_inputs_and_weights():
+    params = {"binary_kernel": jnp.asarray(signs(5, 4), jnp.bfloat16)}
+    assert bb.BinaryDense(4).apply({"params": params}, X).dtype == jnp.float32
+    assert bb.BinaryDense(4).apply({"params": params}, jnp.asarray(X, jnp.bfloat16)).dtype == jnp.bfloat16
+
+
+def test_conv_refuses_images_without_a_batch(key):
+    with pytest.raises(ValueError, match=r"x must be .* got shape \(8, 6, 3\)"):
+        bb.BinaryConv(4, (3, 3)).init(key, IMAGES[0])
+
+
+class Network(nn.Module):
+    @nn.compact
+    def __call__(self, x, train):
+        x = bb.BinaryDense(4)(x)
+        return nn.BatchNorm(use_running_average=not train, momentum=0.5)(x)
+
+
+def test_batch_norm_statistics_are_auxiliary_output_of_the_expected_loss(key):
+    """Averaged over the weight samples, they are the statistics of the separate networks on average."""
+    network = Network()
+    variables = network.init(key, X, train=True)
+    natural, real = bb.partition(variables["params"])
+
+    def loss_fn(weights, real, statistics, x):
+        variables = {"params": bb.combine(weights, real), "batch_stats": statistics}
+        y, updated = network.apply(variables, x, train=True, mutable=["batch_stats"])
+        return jnp.mean(y**2), updated["batch_stats"]
+
+    loss = bb.expected_loss(loss_fn, temperature=0.5, num_samples=3, has_aux=True)
+    value_and_grad = jax.jit(jax.value_and_grad(loss, argnums=(0, 2), has_aux=True))
+    (_, statistics), (natural_grads, real_grads) = value_and_grad(natural, key, real, variables["batch_stats"], X)
+
+    kernels = [
+        bb.relaxed_sample(k, natural, temperature=0.5)["BinaryDense_0"]["binary_kernel"]
+        for k in jax.random.split(key, 3)
+    ]
+    means = [0.5 * np.mean(X @ kernel, axis=0) for kernel in kernels]
+    np.testing.assert_allclose(statistics["BatchNorm_0"]["mean"], np.mean(means, axis=0), rtol=1e-4, atol=1e-5)
+    assert jax.tree.structure(natural_grads) == jax.tree.structure(natural)
+    assert jax.tree.structure(real_grads) == jax.tree.structure(real)
