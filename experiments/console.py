@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn
+from rich.progress import Progress, TextColumn
 from rich.table import Table
 
 _console = Console(highlight=False)
@@ -17,25 +17,28 @@ def write(text: Any) -> None:
 
 
 def epochs(last: int) -> Iterator[tuple[int, Callable[[str], None]]]:
-    """Counts epochs and shows the progress: a moving line on a terminal, a line each elsewhere.
+    """Counts epochs and shows the progress: a moving line on a terminal, elsewhere a line a second at most.
 
     Yields ``(epoch, report)``; ``report(text)`` tells what the epoch gave. The time
     left is that of the epochs done so far; compilation must be over before.
     """
-    start = time.perf_counter()
+    start = printed = time.perf_counter()
     is_terminal = _console.is_terminal
-    columns = (TextColumn("epoch {task.completed}/{task.total}"), BarColumn(20), TextColumn("{task.description}"))
-    with Progress(*columns, console=_console, disable=not is_terminal) as progress:
-        task = progress.add_task("", total=last)
+    with Progress(TextColumn("{task.description}"), console=_console, disable=not is_terminal) as progress:
+        task = progress.add_task("epoch 1", total=last)
         for epoch in range(1, last + 1):
 
             def report(text: str, epoch: int = epoch) -> None:
-                seconds = (time.perf_counter() - start) / epoch
+                nonlocal printed
+                now = time.perf_counter()
+                seconds = (now - start) / epoch
                 rate = f"{1 / seconds:.1f} epochs/s" if seconds < 1 else f"{seconds:.1f} s/epoch"
-                text = f"{text}  {rate}  {_duration(seconds * (last - epoch))} left"
+                left = _duration(seconds * (last - epoch))
+                text = f"epoch {epoch:>{len(str(last))}}/{last}  {text}  {rate}  {left} left"
                 progress.update(task, completed=epoch, description=text)
-                if not is_terminal:
-                    print(f"epoch {epoch:>{len(str(last))}}/{last}  {text}", flush=True)
+                if not is_terminal and (now - printed >= 1 or epoch == last):
+                    printed = now
+                    print(text, flush=True)
 
             yield epoch, report
 
@@ -58,7 +61,8 @@ def write_results(results: dict[str, Any]) -> None:
     write(table)
 
     binary, real = results["num_binary_weights"], results["num_real_parameters"]
-    write(f"{binary:,} binary weights ({binary / 8e3:,.1f} kB at one bit each) and {real:,} real parameters")
+    parameters = "parameter" if real == 1 else "parameters"
+    write(f"{binary:,} binary weights ({binary / 8e3:,.1f} kB at one bit each) and {real:,} real {parameters}")
     entropy = results["posterior_entropy_bits_per_weight"]
     if entropy is not None:
         verdict = " (saturated: every sample is the mode network)" if entropy < 1e-3 else ""

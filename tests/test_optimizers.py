@@ -158,11 +158,17 @@ def test_works_under_inject_hyperparams(make):
     assert_close(step(tx, PARAMS, state, GRADS[0])[0], PARAMS)
 
 
-def test_every_number_of_bayesbinn_can_be_injected():
-    numbers = {"train_set_size": 50, "prior_natural": 0.3, "momentum": 0.9, "kl_weight": 0.5, "eps": 1e-10}
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_every_number_of_bayesbinn_can_be_injected(momentum):
+    """Under jit too, where the injected numbers have a value at init and none in update."""
+    numbers = {"train_set_size": 50, "prior_natural": 0.3, "momentum": momentum, "kl_weight": 0.5, "eps": 1e-10}
     tx = optax.inject_hyperparams(bb.bayesbinn)(learning_rate=LEARNING_RATE, **numbers)
-    assert set(tx.init(PARAMS).hyperparams) == {"learning_rate", *numbers}
-    assert_close(run(tx), run(bb.bayesbinn(LEARNING_RATE, **numbers)))
+    state = tx.init(PARAMS)
+    assert set(state.hyperparams) == {"learning_rate", *numbers}
+    params, new_state = jax.jit(partial(step, tx))(PARAMS, state, GRADS[0])
+    chex.assert_trees_all_equal_structs(state, new_state)
+    params, _ = jax.jit(partial(step, tx))(params, new_state, GRADS[1])
+    assert_close(params, run(bb.bayesbinn(LEARNING_RATE, **numbers), grads=GRADS[:2]))
 
 
 @every_optimizer

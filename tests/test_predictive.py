@@ -61,10 +61,10 @@ def test_prediction_equals_a_loop_over_samples(key):
     np.testing.assert_allclose(prediction.mutual_information, entropy(mean) - aleatoric, atol=1e-6)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 3, 7, 10, 100])
+@pytest.mark.parametrize("chunk_size", [1, 3, 7, 10])
 def test_prediction_does_not_depend_on_chunk_size(chunk_size, key):
-    """Chunks that divide the number of samples, chunks that do not, and one that is larger."""
-    for chunked, whole in zip(predict(10, key, chunk_size), predict(10, key), strict=True):
+    """Of 7 samples: chunks that divide their number, one that does not, and one that is larger."""
+    for chunked, whole in zip(predict(7, key, chunk_size), predict(7, key), strict=True):
         np.testing.assert_allclose(chunked, whole, rtol=1e-6, atol=1e-6)
 
 
@@ -100,6 +100,7 @@ def test_saturated_posterior_has_no_mutual_information(key):
     prediction = predict(100, key, natural=natural)
     # 100 additions in float32, each rounded by up to 6e-8 of a sum
     np.testing.assert_allclose(prediction.mutual_information, 0, atol=6e-6)
+    assert np.all(prediction.mutual_information >= 0)
     for a, b in zip(prediction, predict_mode(natural), strict=True):
         np.testing.assert_allclose(a, b, atol=6e-6)
 
@@ -167,22 +168,22 @@ def test_bfloat16_logits_are_averaged_in_float32(key):
 
 
 def test_memory_does_not_grow_with_the_number_of_samples(key):
-    """Chunks of 4 networks with 400 kB of activations each: 2,000 samples need less than one network more than 20 do.
+    """In chunks of 4 only the keys of the samples are kept, 8 bytes each, and which of them count.
 
-    What grows is their keys, 8 bytes each, and which of them count.
+    All at once, 2,000 networks of 20,800 weights would need 650 MB.
     """
-    width = 20_000
+    natural = {"a": np.zeros((50, 400), np.float32), "b": np.zeros((400, 2), np.float32)}
 
-    def wide(w, x):
-        return jnp.tanh(x @ w[:, None] * jnp.arange(width)) @ jnp.ones((width, 2))
+    def apply_fn(w, x):
+        return jnp.tanh(x @ w["a"]) @ w["b"]
 
-    def temporary_bytes(num_samples, chunk_size):
-        def f(natural, key, x):
-            return bb.posterior_predictive(wide, natural, key, x, num_samples=num_samples, chunk_size=chunk_size)
+    def temporary_bytes(num_samples):
+        def predict(natural, key, x):
+            return bb.posterior_predictive(apply_fn, natural, key, x, num_samples=num_samples, chunk_size=4)
 
-        return jax.jit(f).lower(jnp.zeros(4), key, X).compile().memory_analysis().temp_size_in_bytes
+        lowered = jax.jit(predict).lower(natural, key, np.ones((5, 50), np.float32))
+        return lowered.compile().memory_analysis().temp_size_in_bytes
 
-    activations = len(X) * width * 4
-    assert temporary_bytes(20, 4) > 4 * activations
-    assert temporary_bytes(2_000, 4) - temporary_bytes(20, 4) < 0.5 * activations
-    assert temporary_bytes(20, None) > 20 * activations
+    few, many = temporary_bytes(20), temporary_bytes(2_000)
+    assert few > 4 * 20_800 * 4  # the weights of one chunk
+    assert many - few < 2_000 * 20

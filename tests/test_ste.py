@@ -119,3 +119,13 @@ def test_the_optimizer_inside_sees_the_latent_weights():
     latent = jnp.array([0.8, -0.4])
     updates, _ = tx.update(jnp.zeros(2), tx.init(latent), latent)
     np.testing.assert_allclose(optax.apply_updates(latent, updates), [0.4, -0.2], rtol=1e-6)
+
+
+def test_extra_arguments_reach_the_optimizer_inside():
+    def scale(updates, state, params, *, factor):
+        return jax.tree.map(lambda u: factor * u, updates), state
+
+    tx = bb.ste(optax.GradientTransformationExtraArgs(optax.init_empty_state, scale))
+    latent = jnp.array([0.5, -0.5])
+    updates, _ = tx.update(jnp.array([0.1, 0.1]), tx.init(latent), latent, factor=-2.0)
+    np.testing.assert_allclose(optax.apply_updates(latent, updates), [0.3, -0.7], rtol=1e-6)
