@@ -1,5 +1,6 @@
 """Checks of arguments: one line that names the argument and the value it got."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,13 +17,15 @@ def path_name(path: Any) -> str:
 
 
 def check_number(name: str, value: Any, condition: str, holds: Callable[[Any], bool]) -> None:
-    """Raises unless ``holds(value)``. A traced value has no value yet and passes."""
+    """Raises unless value is finite and ``holds(value)``. A traced value has no value yet and passes."""
     if isinstance(value, jax.core.Tracer):
         return
     try:
-        accepted = bool(holds(value))
+        accepted, finite = bool(holds(value)), math.isfinite(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number {condition}, got {_in_one_line(value)}") from None
+    if not finite:
+        raise ValueError(f"{name} must be finite and {condition}, got {value!r}")
     if not accepted:
         raise ValueError(f"{name} must be {condition}, got {_in_one_line(value)}")
 
@@ -40,9 +43,10 @@ def check_count(name: str, value: Any, minimum: int) -> None:
 def check_floating(name: str, tree: PyTree) -> None:
     """Raises TypeError for a leaf that is not a floating-point array."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        dtype = getattr(leaf, "dtype", None) or jnp.result_type(type(leaf))
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(f"{name} must have floating-point leaves, got {dtype} at {path_name(path)!r}")
+        dtype = getattr(leaf, "dtype", None)
+        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+            got = type(leaf).__name__ if dtype is None else dtype
+            raise TypeError(f"{name} must have floating-point arrays as leaves, got {got} at {path_name(path)!r}")
 
 
 def is_masked(node: Any) -> bool:

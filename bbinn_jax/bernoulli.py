@@ -59,7 +59,7 @@ def fisher_information(natural: PyTree) -> PyTree:
         natural: lambda, any pytree of floating-point arrays.
 
     Returns:
-        F in [0, 1], same tree, shapes and dtypes. Computed as the product
+        F in [0, 1] (to rounding), same tree, shapes and dtypes. Computed as the product
         ``4 sigmoid(2 lambda) sigmoid(-2 lambda)``, which keeps its relative
         precision where ``1 - tanh(lambda)**2`` cancels to zero or below.
 
@@ -188,7 +188,8 @@ def sample(key: jax.Array, natural: PyTree) -> PyTree:
     """Draws one network from the posterior, ``w = sign(lambda + delta)``.
 
     ``jax.vmap(sample, (0, None))(jax.random.split(key, 100), natural)`` draws 100.
-    With the same key it is the limit of `relaxed_sample` at temperature 0.
+    With the same key it is the limit of `relaxed_sample` at temperature 0 (in
+    float32 and float64; in bfloat16 lambda + delta is rounded there, and not here).
 
     Args:
         key: a `jax.random` key.

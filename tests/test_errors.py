@@ -82,6 +82,9 @@ CASES = {
     "temperature text": (lambda: expected_loss(temperature="hot"), TypeError, ["temperature", "hot"]),
     "temperature vector": (lambda: bb.relax(W, W, temperature=jnp.ones(3)), TypeError, ["temperature", "1., 1., 1."]),
     "temperature matrix": (lambda: bb.relax(W, W, temperature=np.ones((2, 2))), TypeError, ["temperature", "1."]),
+    "temperature inf": (lambda: expected_loss(temperature=float("inf")), ValueError, ["temperature", "inf"]),
+    "train_set_size inf": (lambda: bayesbinn(train_set_size=float("inf")), ValueError, ["train_set_size", "inf"]),
+    "Python number as a leaf": (lambda: bb.mode({"a": 0.5}), TypeError, ["natural", "float", "'a'"]),
     # counts
     "num_samples < 0": (lambda: expected_loss(num_samples=-1), ValueError, ["num_samples", "-1"]),
     "num_samples float": (lambda: expected_loss(num_samples=2.0), TypeError, ["num_samples", "2.0"]),
