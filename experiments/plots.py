@@ -7,6 +7,7 @@ import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from bbinn_jax import Prediction
 from experiments.data import Split
@@ -61,17 +62,21 @@ def image_classification(
 def _learning_curves(axes: Axes, history: list[dict[str, Any]]) -> None:
     epochs = [metrics["epoch"] for metrics in history]
     marker = "o" if len(epochs) < 10 else None
+    highest = 0.0
     for key, label, color in (
-        ("train_accuracy", "training (relaxed samples, as they pass)", GREY),
+        ("train_accuracy", "training (batches as they pass)", GREY),
         ("validation_accuracy", "validation (mode)", ORANGE),
         ("test_accuracy_mode", "test (mode)", BLUE),
     ):
         errors = [100 * (1 - metrics[key]) for metrics in history]
+        highest = max(highest, *errors)
         axes.plot(epochs, errors, color=color, label=label, marker=marker, linewidth=1.4)
     axes.set(xlabel="epoch", ylabel="error (%)", title="Learning curves")
     axes.set_yscale("symlog", linthresh=1)  # a logarithm that has room for 0
-    axes.set_ylim(bottom=0)
-    axes.yaxis.set_major_formatter("{x:g}")
+    axes.set_yticks([0, 0.5, 1, 2, 5, 10, 20, 50], labels=["0", "0.5", "1", "2", "5", "10", "20", "50"])
+    axes.set_ylim(0, max(1.2 * highest, 1))
+    axes.minorticks_off()
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
 
@@ -83,6 +88,7 @@ def _entropies(axes: Axes, entropy: np.ndarray, right: np.ndarray, name: str) ->
         label = f"{label} answers ({mask.sum():,})"
         axes.hist(entropy[mask], bins, weights=shares, alpha=0.6, color=color, label=label)
     axes.set(xlabel="predictive entropy (nats)", ylabel="share (%)", title=f"Does the {name} know when it is wrong?")
+    axes.margins(y=0.3)  # room for the legend
     axes.legend(frameon=False)
 
 
