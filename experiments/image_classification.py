@@ -138,7 +138,9 @@ def mnist(method: str) -> Config:
         learning_rate=1e-4,
         temperature=1e-10,
         kl_weight=1.0,
-        init_scale=10.0,
+        # The authors start at 10, where tanh is 1 in float32 and their Fisher information 0. It is 8e-9 without that
+        # cancellation, and would shorten the first step 80 times. At 20 it is far below eps, as it was for them.
+        init_scale=20.0,
     )
     if method == "ste":
         return dataclasses.replace(config, method="ste", learning_rate=1e-2)
