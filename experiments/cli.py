@@ -35,24 +35,24 @@ def parse(
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     first.add_argument("--preset", default=next(iter(presets)))
     first.add_argument("--method", default=methods[0])
-    with contextlib.suppress(argparse.ArgumentError):
+    chosen, _ = first.parse_known_args([])
+    with contextlib.suppress(argparse.ArgumentError):  # a flag without its value: tyro says so below
         chosen, _ = first.parse_known_args(argv)
-    default = None
+    box = io.StringIO()
     with user_errors():
         if chosen.preset not in presets:
             raise ValueError(f"--preset must be one of {', '.join(presets)}, got {chosen.preset!r}")
         if chosen.method not in methods:
             raise ValueError(f"--method must be one of {', '.join(methods)}, got {chosen.method!r}")
         default = presets[chosen.preset](chosen.method)
-
-    box = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(box):
-            return tyro.cli(config_class, default=default, prog=prog, args=argv)
-    except SystemExit as stop:
-        if not stop.code:
-            raise
-        sys.exit(_fail(_one_line(box.getvalue())))
+        try:
+            with contextlib.redirect_stderr(box):
+                return tyro.cli(config_class, default=default, prog=prog, args=argv)
+        except SystemExit as stop:
+            if not stop.code:
+                raise
+            raise ValueError(_one_line(box.getvalue())) from None
+    raise AssertionError("user_errors ends the program")
 
 
 @contextlib.contextmanager

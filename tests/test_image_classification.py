@@ -125,6 +125,7 @@ BAD_ARGUMENTS = {
     "unknown preset": (["--preset", "imagenet"], ["--preset", "imagenet", "digits"]),
     "unknown method": (["--method", "sgd"], ["--method", "sgd", "bayesbinn"]),
     "unknown data set": (["--dataset", "svhn"], ["--dataset", "svhn"]),
+    "preset without a value": (["--preset"], ["--preset"]),
     "unknown flag": (["--learning-rat", "0.1"], ["--learning-rat"]),
     "not a number": (["--learning-rate", "fast"], ["--learning-rate", "fast"]),
     "negative learning rate": (["--learning-rate", "-0.1"], ["learning_rate", "-0.1"]),
@@ -151,7 +152,7 @@ def test_bad_argument_ends_in_one_line_and_writes_nothing(tmp_path, capsys, case
     arguments, expected = BAD_ARGUMENTS[case]
     out = tmp_path / "run"
     with pytest.raises(SystemExit) as stop:
-        main([*arguments, "--out", str(out)])
+        main(["--out", str(out), *arguments])
     error = capsys.readouterr().err
     assert stop.value.code == 2
     assert error.startswith("error: ")
