@@ -22,6 +22,7 @@ test: $(INSTALLED)
 
 $(INSTALLED): setup.cfg pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; name one with: make PYTHON=...")'
+	@echo "installing into $(VENV), a minute or two"
 	$(PYTHON) -m venv --clear $(VENV)
 	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[experiments,test]'
 	touch $@

@@ -62,8 +62,9 @@ def add_prior(kl_weight: float = 1.0, prior_natural: PyTree = 0.0) -> optax.Grad
         kl_weight: weight of KL(q || p); 1 is Bayes, below 1 a tempered posterior.
         prior_natural: lambda0, a scalar or a tree. ``update(grads, state,
             natural, prior_natural=tree)`` overrides it, without recompilation.
-            Inside `optax.masked` and `optax.partition` it is the whole tree of
-            params, of which only the unmasked part is read.
+            Inside `optax.masked` and `optax.partition` it has the whole tree of
+            params, of which only the unmasked part is read: for the params
+            ``(natural, real)`` it may be ``(yesterdays_natural, None)``.
 
     Returns:
         An `optax.GradientTransformationExtraArgs`; ``update`` needs lambda as params.
@@ -88,7 +89,7 @@ def add_prior(kl_weight: float = 1.0, prior_natural: PyTree = 0.0) -> optax.Grad
     def update(updates, state, params=None, *, prior_natural=None, **extra_args):
         check_update(updates, "natural", params)
         prior = default_prior_natural if prior_natural is None else prior_natural
-        prior = tree_like("prior_natural", prior, "natural", params)
+        prior = tree_like("prior_natural", prior, "params", params)
         return jax.tree.map(
             lambda g, x, x0: g if is_masked(g) else (g + kl_weight * (x - x0)).astype(g.dtype),
             updates,
@@ -119,16 +120,17 @@ def bayesbinn(
         learning_rate: alpha >= 0, a float or an optax schedule.
         train_set_size: N >= 1, the number of examples that the mean loss stands for.
         prior_natural: lambda0, a scalar or a tree like lambda. 0 is the uniform
-            prior. ``update(..., prior_natural=tree)`` overrides it, without
-            recompilation; inside `optax.partition` it is the whole tree of params.
+            prior. ``update(..., prior_natural=tree)`` overrides it, as in `add_prior`.
         momentum: decay in [0, 1) of the moving average (bias-corrected).
         kl_weight: weight of KL(q || p); 1 is Bayes.
         eps: added to the Fisher information; keep it equal to that of
-            `expected_loss`. At temperature 1e-10 in float32 it is the
-            scale of the gradient: it is not there to avoid a division by zero.
+            `expected_loss`. At temperature 1e-10 both derivatives of a saturated
+            weight are eps alone, and their ratio is the scale of the step: it
+            is not there to avoid a division by zero.
 
     Returns:
-        An `optax.GradientTransformationExtraArgs` whose params are lambda.
+        An `optax.GradientTransformationExtraArgs` whose params are lambda. Keep
+        lambda in float32: bfloat16 rounds small steps of a large lambda to nothing.
 
     Raises:
         ValueError: an argument out of its range (at call time); a tree that

@@ -103,7 +103,7 @@ def entropy(natural: PyTree) -> jax.Array:
     """
 
     def leaf_entropy(x: jax.Array) -> jax.Array:
-        logit = 2 * jnp.abs(x)
+        logit = 2 * jnp.abs(_bounded(x))
         return jax.nn.softplus(-logit) + logit * jax.nn.sigmoid(-logit)
 
     check_floating("natural", natural)
@@ -120,7 +120,7 @@ def kl_divergence(natural: PyTree, prior_natural: PyTree) -> jax.Array:
         prior_natural: lambda0 of p, the same tree, or one scalar for all.
 
     Returns:
-        A scalar in nats, float32 or wider; finite wherever lambda is.
+        A scalar in nats, float32 or wider; finite wherever lambda0 is.
 
     >>> kl_divergence(jnp.array([0.0, 1e4]), jnp.array([0.0, -1e4]))
     Array(20000., dtype=float32)
@@ -132,6 +132,7 @@ def kl_divergence(natural: PyTree, prior_natural: PyTree) -> jax.Array:
 
 @jax.custom_jvp
 def _kl_divergence(x: jax.Array, x0: jax.Array) -> jax.Array:
+    x = _bounded(x)
     log_ratio_plus = jax.nn.log_sigmoid(2 * x) - jax.nn.log_sigmoid(2 * x0)
     log_ratio_minus = jax.nn.log_sigmoid(-2 * x) - jax.nn.log_sigmoid(-2 * x0)
     return jax.nn.sigmoid(2 * x) * log_ratio_plus + jax.nn.sigmoid(-2 * x) * log_ratio_minus
@@ -215,13 +216,18 @@ def mode(natural: PyTree) -> PyTree:
         natural: lambda, any pytree of floating-point arrays.
 
     Returns:
-        Weights of exactly -1 or +1, same tree, shapes and dtypes.
+        Weights of exactly -1 or +1 (NaN where lambda is), same tree, shapes and dtypes.
 
     >>> print(mode(jnp.array([-0.1, 0.0, 3.0])))
     [-1. -1.  1.]
     """
     check_floating("natural", natural)
-    return jax.tree.map(lambda x: jnp.where(x > 0, 1, -1).astype(x.dtype), natural)
+    return jax.tree.map(lambda x: jnp.where(jnp.isnan(x), x, jnp.where(x > 0, 1, -1).astype(x.dtype)), natural)
+
+
+def _bounded(x: jax.Array) -> jax.Array:
+    """Lambda without infinities; abs(lambda) = 1e4 is as certain as any dtype can say."""
+    return jnp.clip(x, -1e4, 1e4)
 
 
 def _total(tree: PyTree) -> jax.Array:

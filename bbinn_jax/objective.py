@@ -31,20 +31,24 @@ def expected_loss(
         loss_fn: ``loss_fn(weights, *args)`` gives a scalar, the mean over the
             batch; with has_aux a pair ``(scalar, pytree)``. It sees one
             sample at a time and needs no batch axis for them.
-        temperature: tau > 0 of the relaxed samples; may be a traced scalar.
+        temperature: tau > 0 of the relaxed samples; may be a traced scalar. Not
+            used when num_samples is 0.
         num_samples: S, the number of samples, mapped by `jax.vmap`. With 0 the
             loss is evaluated at the expectation w = mu = tanh(lambda) instead.
-        has_aux: whether loss_fn returns auxiliary output as well.
+        has_aux: whether loss_fn returns auxiliary output as well: arrays, of
+            which the mean over samples is taken (integers become floats).
         eps: added to 1 - w^2 in the derivative, as in `relax`.
 
     Returns:
         ``f(natural, key, *args)``: the loss averaged over samples, with
         has_aux also the auxiliary pytree averaged over samples. It works under
-        `jax.grad`, `jax.jit`, `jax.vmap` and `jax.lax.scan`.
+        `jax.grad`, `jax.jit`, `jax.vmap` and `jax.lax.scan`. (A loss_fn with an NNX
+        module that changes its state merges it with ``nnx.merge(..., copy=True)``.)
 
     Raises:
         ValueError: temperature not positive, num_samples negative, or (when
             f is traced) a loss that is not a scalar.
+        TypeError: when f is traced: has_aux and what loss_fn returns do not fit.
 
     >>> loss = expected_loss(lambda w: jnp.sum(w**2), temperature=1.0, num_samples=0)
     >>> value, grad = jax.value_and_grad(loss)(jnp.array([0.5, -0.5]), jax.random.key(0))
@@ -57,7 +61,11 @@ def expected_loss(
 
     def checked_loss(weights: PyTree, *args: Any) -> Any:
         output = loss_fn(weights, *args)
+        if has_aux and not (isinstance(output, tuple) and len(output) == 2):
+            raise TypeError(f"loss_fn must return a pair (loss, aux) with has_aux=True, got {type(output).__name__}")
         loss = output[0] if has_aux else output
+        if not jax.tree_util.all_leaves([loss]):
+            raise TypeError(f"loss_fn must return a scalar, and a pair with has_aux=True, got {type(loss).__name__}")
         if jnp.shape(loss) != ():
             raise ValueError(f"loss_fn must return a scalar, got shape {jnp.shape(loss)}")
         return output

@@ -25,8 +25,8 @@ def partition(params: PyTree, rules: Mapping[str, str] | None = None) -> tuple[P
     """Splits a parameter tree into its binary and its real leaves.
 
     Args:
-        params: any pytree of arrays: a Flax linen dict, an NNX state, the
-            arrays of an Equinox module, a list.
+        params: any pytree of arrays: a Flax linen dict, ``nnx.split(model, nnx.Param, ...)[1]``,
+            ``eqx.filter(model, eqx.is_inexact_array)``, a list.
         rules: maps a regular expression to ``"binary"`` or ``"real"``. The first
             one found (`re.search`) in a leaf's path, as in
             ``BinaryDense_0/binary_kernel``, decides; a leaf that none is found
@@ -39,35 +39,37 @@ def partition(params: PyTree, rules: Mapping[str, str] | None = None) -> tuple[P
 
     Raises:
         ValueError: a label that is neither "binary" nor "real", a rule whose
-            expression is not valid or is found in no leaf's path.
-        TypeError: a binary leaf that is not floating-point.
+            expression is not valid or that decides no leaf.
+        TypeError: a binary leaf that is not a floating-point array; rules that are no mapping.
 
     >>> params = {"dense": {"binary_kernel": jnp.ones(2), "bias": jnp.zeros(1)}}
     >>> natural, real = partition(params)
     >>> print(natural)
     {'dense': {'bias': None, 'binary_kernel': Array([1., 1.], dtype=float32)}}
     """
-    rules = DEFAULT_RULES if rules is None else dict(rules)
+    rules = DEFAULT_RULES if rules is None else rules
+    if not isinstance(rules, Mapping):
+        raise TypeError(f"rules must map expressions to 'binary' or 'real', got {rules!r}")
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for pattern, label in rules.items():
         if label not in ("binary", "real"):
             raise ValueError(f"rules must map to 'binary' or 'real', got {label!r} for {pattern!r}")
         try:
-            found = any(re.search(pattern, path) for path in paths)
+            re.compile(pattern)
         except re.error as error:
             raise ValueError(f"rules must have regular expressions, got {pattern!r}: {error}") from None
-        if not found:
-            raise ValueError(f"rules must each match a leaf, got {pattern!r}; the leaves are {paths}")
 
-    def is_binary(path: str) -> bool:
-        return next((label for pattern, label in rules.items() if re.search(pattern, path)), "real") == "binary"
+    decided_by = {path: next((pattern for pattern in rules if re.search(pattern, path)), None) for path in paths}
+    for pattern in rules:
+        if pattern not in decided_by.values():
+            raise ValueError(f"rules must each decide a leaf that none before decides, got {pattern!r}, leaves {paths}")
 
-    def select(binary: bool) -> PyTree:
-        return jax.tree_util.tree_map_with_path(
-            lambda path, x: x if is_binary(path_name(path)) == binary else None, params
-        )
+    labels = {path: "real" if pattern is None else rules[pattern] for path, pattern in decided_by.items()}
 
-    natural, real = select(True), select(False)
+    def select(kind: str) -> PyTree:
+        return jax.tree_util.tree_map_with_path(lambda path, x: x if labels[path_name(path)] == kind else None, params)
+
+    natural, real = select("binary"), select("real")
     check_floating("params", natural)
     return natural, real
 

@@ -98,7 +98,8 @@ def posterior_predictive(
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(predict_sample, key))
     total, _ = jax.lax.scan(add_chunk, zeros, (keys, index < num_samples))
     probabilities, expected_entropy = jax.tree.map(lambda x: x / num_samples, total)
-    entropy = -jnp.sum(jax.scipy.special.xlogy(probabilities, probabilities), axis=-1)
+    log_probabilities = jnp.log(jnp.where(probabilities > 0, probabilities, 1))  # 0 log 0 = 0, and so its gradient
+    entropy = -jnp.sum(probabilities * log_probabilities, axis=-1)
     return Prediction(probabilities, entropy, expected_entropy, jnp.maximum(entropy - expected_entropy, 0))
 
 

@@ -5,6 +5,7 @@ import contextlib
 import io
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from itertools import dropwhile, takewhile
 from typing import TypeVar
 
 import tyro
@@ -51,7 +52,8 @@ def parse(
         except SystemExit as stop:
             if not stop.code:
                 raise
-            raise ValueError(_one_line(box.getvalue())) from None
+            message = _one_line(box.getvalue())
+            raise ValueError(message.removeprefix(f"Error parsing {config_class.__name__}: ")) from None
     raise AssertionError("user_errors ends the program")
 
 
@@ -70,11 +72,10 @@ def _fail(message: str) -> int:
 
 
 def _one_line(box: str) -> str:
-    """The first paragraph of tyro's framed message."""
-    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()]
-    paragraph: list[str] = []
-    for line in lines[1:]:
-        if not line.strip("─"):
-            break
-        paragraph.append(line)
-    return " ".join(paragraph)
+    """The first paragraph of tyro's framed message, without its title."""
+    lines = [line.strip("│╭╮╰╯ ") for line in box.splitlines()[1:]]
+
+    def is_rule(line: str) -> bool:
+        return not line.strip("─-")
+
+    return " ".join(takewhile(lambda line: not is_rule(line), dropwhile(is_rule, lines)))

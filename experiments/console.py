@@ -59,7 +59,8 @@ def write_results(results: dict[str, Any]) -> None:
     ):
         table.add_row(title, *(style.format(results[f"test_{score}_{name}"]) for name in predictors))
     write(table)
-
+    mean = ", mean: the average of the probabilities of networks drawn from the posterior" * ("mean" in predictors)
+    write(f"mode: the one most probable network{mean}")
     binary, real = results["num_binary_weights"], results["num_real_parameters"]
     parameters = "parameter" if real == 1 else "parameters"
     write(f"{binary:,} binary weights ({binary / 8e3:,.1f} kB at one bit each) and {real:,} real {parameters}")

@@ -9,7 +9,7 @@ metrics.jsonl, results.json and a figure.
 """
 
 import dataclasses
-import math
+import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -51,7 +51,7 @@ class Config:
     validation_fraction: float = 0.1
     """Share of the training images held back."""
     eval_samples: int = 50
-    """Networks drawn from the posterior for the mean prediction."""
+    """Networks drawn from the posterior for the mean prediction (bayesbinn)."""
 
     hidden: tuple[int, ...] = (512, 512)
     """Width of each hidden layer."""
@@ -91,12 +91,13 @@ class Config:
             ("batch_norm_decay", 0, 1),
         ):
             value = getattr(self, name)
-            if value is not None and not low <= value <= (math.inf if high is None else high):
+            if value is not None and not low <= value <= (sys.float_info.max if high is None else high):
                 wanted = f"at least {low}" if high is None else f"between {low} and {high}"
                 raise ValueError(f"{name} must be {wanted}, got {value!r}")
-        for name in ("dropout", "validation_fraction"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)!r}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout must be in [0, 1), got {self.dropout!r}")
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction must be in (0, 1), got {self.validation_fraction!r}")
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"hidden must be widths of at least 1, got {self.hidden!r}")
 
@@ -191,8 +192,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         if config.batch_size > len(dataset.train.labels):
             raise ValueError(f"batch_size must be at most {len(dataset.train.labels)}, got {config.batch_size!r}")
         method = make_method(config, len(dataset.train.labels))
-        runs.start(out, config)
-    return run(config, method, dataset, out)
+        lock = runs.start(out, "image_classification", config)
+    with lock:
+        return run(config, method, dataset, out)
 
 
 def run(config: Config, method: training.Method, dataset: data.Dataset, out: Path) -> dict[str, Any]:
@@ -316,4 +318,7 @@ def scores(prediction: bb.Prediction, labels: jax.Array) -> dict[str, jax.Array]
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the metrics so far are in the run folder")

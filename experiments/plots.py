@@ -65,13 +65,13 @@ def _learning_curves(axes: Axes, history: list[dict[str, Any]]) -> None:
     highest = 0.0
     for key, label, color in (
         ("train_accuracy", "training (batches as they pass)", GREY),
-        ("validation_accuracy", "validation (mode)", ORANGE),
-        ("test_accuracy_mode", "test (mode)", BLUE),
+        ("validation_accuracy", "validation", ORANGE),
+        ("test_accuracy_mode", "test", BLUE),
     ):
         errors = [100 * (1 - metrics[key]) for metrics in history]
         highest = max(highest, *errors)
         axes.plot(epochs, errors, color=color, label=label, marker=marker, linewidth=1.4)
-    axes.set(xlabel="epoch", ylabel="error (%)", title="Learning curves")
+    axes.set(xlabel="epoch", ylabel="error (%)", title="Learning curves of the mode")
     axes.set_yscale("symlog", linthresh=1)  # a logarithm that has room for 0
     axes.set_yticks([0, 0.5, 1, 2, 5, 10, 20, 50], labels=["0", "0.5", "1", "2", "5", "10", "20", "50"])
     axes.set_ylim(0, max(1.2 * highest, 1))

@@ -3,9 +3,12 @@
 results.json appears last and whole: a folder that holds one holds a finished run.
 """
 
+import contextlib
 import dataclasses
+import fcntl
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,16 +21,36 @@ def check_free(folder: Path, *, overwrite: bool) -> None:
         raise FileExistsError(f"--out must be a folder, got the file {folder}")
     if (folder / "results.json").exists() and not overwrite:
         raise FileExistsError(f"--out {folder} holds a finished run; choose another folder or add --overwrite")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "config.json").exists():
+    if folder.exists() and any(folder.iterdir()) and not _is_run(folder):
         raise FileExistsError(f"--out {folder} holds files that are no run's; choose another folder")
 
 
-def start(folder: Path, config: Any) -> None:
-    """Makes the folder of a new run and writes its config; an old run's files are removed."""
+def _is_run(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        return {"experiment", "preset", "seed"} <= set(config)
+    except (OSError, ValueError, TypeError):
+        return False
+
+
+def start(folder: Path, experiment: str, config: Any) -> contextlib.ExitStack:
+    """Makes the folder of a new run and writes its config; an old run's files are removed.
+
+    Returns a lock: until it is closed, or the process ends however it ends, no
+    other run starts in the folder.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    lock = contextlib.ExitStack()
+    descriptor = os.open(folder, os.O_RDONLY)
+    lock.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise FileExistsError(f"--out {folder} is in use by another run; choose another folder") from None
     for name in ("results.json", "metrics.jsonl"):  # results first: what follows is not finished
         (folder / name).unlink(missing_ok=True)
-    write_json(folder / "config.json", dataclasses.asdict(config))
+    write_json(folder / "config.json", {"experiment": experiment, **dataclasses.asdict(config)})
+    return lock
 
 
 def append_metrics(folder: Path, metrics: dict[str, Any]) -> None:
@@ -51,7 +74,7 @@ def command() -> str:
     """The command line of this process, as somebody would type it."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
     program = f"python -m {spec.name}" if spec else f"python {sys.argv[0]}"
-    return " ".join([program, *sys.argv[1:]])
+    return f"{program} {shlex.join(sys.argv[1:])}"
 
 
 def commit() -> str | None:

@@ -417,3 +417,18 @@ def test_noise_is_finite_in_every_dtype(key, x64):
     for leaf in as_float64(noise):
         assert np.all(np.isfinite(leaf))
         assert 3 < np.max(np.abs(leaf)) < 12
+
+
+def test_nan_stays_nan(key):
+    """A run that diverged must not look like a network that is certain."""
+    natural = jnp.array([jnp.nan, 1.0])
+    assert np.isnan(bb.mode(natural)[0])
+    assert np.isnan(bb.sample(key, natural)[0])
+    assert bb.mode(natural)[1] == 1
+
+
+def test_infinite_natural_parameter_is_certain():
+    """It is what natural_from_expectation gives for -1 and +1."""
+    natural = bernoulli.natural_from_expectation(jnp.array([-1.0, 1.0]))
+    assert bernoulli.entropy(natural) == 0
+    np.testing.assert_allclose(bernoulli.kl_divergence(natural, 0.0), 2 * np.log(2), rtol=1e-6)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from experiments import data
-from experiments.image_classification import main
+from experiments import data, runs
+from experiments.image_classification import Config, main
 
 QUICK = ["--preset", "digits", "--hidden", "32", "--epochs", "4", "--eval-samples", "3"]
 
@@ -121,6 +121,24 @@ def test_folder_with_other_files_is_left_alone(tmp_path, capsys):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
+def test_folder_with_the_config_of_another_program_is_left_alone(tmp_path, capsys):
+    (tmp_path / "config.json").write_text('{"my": "project"}')
+    (tmp_path / "metrics.jsonl").write_text("mine")
+    with pytest.raises(SystemExit):
+        main([*QUICK, "--out", str(tmp_path)])
+    assert "no run" in capsys.readouterr().err
+    assert (tmp_path / "metrics.jsonl").read_text() == "mine"
+
+
+def test_folder_of_a_run_that_goes_on_is_refused(tmp_path, capsys):
+    with runs.start(tmp_path / "run", "image_classification", Config()):
+        runs.append_metrics(tmp_path / "run", {"epoch": 1})
+        with pytest.raises(SystemExit):
+            main([*QUICK, "--out", str(tmp_path / "run")])
+    assert "in use" in capsys.readouterr().err
+    assert len(read_metrics(tmp_path / "run")) == 1
+
+
 BAD_ARGUMENTS = {
     "unknown preset": (["--preset", "imagenet"], ["--preset", "imagenet", "digits"]),
     "unknown method": (["--method", "sgd"], ["--method", "sgd", "bayesbinn"]),
@@ -142,6 +160,8 @@ BAD_ARGUMENTS = {
     "batch larger than the data": (["--batch-size", "2000"], ["batch_size", "2000"]),
     "dropout": (["--dropout", "1"], ["dropout", "1"]),
     "validation fraction": (["--validation-fraction", "1.5"], ["validation_fraction", "1.5"]),
+    "no validation images": (["--validation-fraction", "0"], ["validation_fraction", "0.0"]),
+    "infinite scale": (["--init-scale", "inf"], ["init_scale", "inf"]),
     "hidden width": (["--hidden", "16", "0"], ["hidden", "(16, 0)"]),
     "seed": (["--seed", "-1"], ["seed", "-1"]),
 }

@@ -187,3 +187,13 @@ def test_memory_does_not_grow_with_the_number_of_samples(key):
     few, many = temporary_bytes(20), temporary_bytes(2_000)
     assert few > 4 * 20_800 * 4  # the weights of one chunk
     assert many - few < 2_000 * 20
+
+
+def test_entropy_of_a_certain_prediction_has_a_gradient(key):
+    """Where a probability is 0 in float32."""
+
+    def total_entropy(x):
+        network = lambda w, x: jnp.stack([x @ w, -x @ w], axis=-1)  # noqa: E731
+        return jnp.sum(bb.posterior_predictive(network, jnp.full(3, 9.0), key, x, num_samples=4).entropy)
+
+    assert np.all(np.isfinite(jax.grad(total_entropy)(60 * jnp.eye(3))))
