@@ -161,6 +161,10 @@ def make_method(config: Config, train_set_size: int) -> training.Method:
         return optax.partition({"binary": binary_optimizer, "real": real_optimizer}, ("binary", "real"))
 
     if config.method == "ste":
+        preset = PRESETS[config.preset](config.method)
+        for name in ("temperature", "num_samples", "momentum", "kl_weight", "init_scale", "eval_samples"):
+            if getattr(config, name) != getattr(preset, name):
+                raise ValueError(f"{name} is of --method bayesbinn, got {getattr(config, name)!r} with --method ste")
         optimizer = bb.ste(optax.chain(optax.clip_by_global_norm(1.0), optax.adam(schedule)))
         return training.Method(
             # The tanh of half a logistic variate is uniform on (-1, 1).

@@ -162,6 +162,7 @@ BAD_ARGUMENTS = {
     "validation fraction": (["--validation-fraction", "1.5"], ["validation_fraction", "1.5"]),
     "no validation images": (["--validation-fraction", "0"], ["validation_fraction", "0.0"]),
     "infinite scale": (["--init-scale", "inf"], ["init_scale", "inf"]),
+    "another method's flag": (["--method", "ste", "--temperature", "5"], ["temperature", "5.0", "ste"]),
     "hidden width": (["--hidden", "16", "0"], ["hidden", "(16, 0)"]),
     "seed": (["--seed", "-1"], ["seed", "-1"]),
 }
