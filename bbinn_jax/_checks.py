@@ -24,10 +24,9 @@ def check_number(name: str, value: Any, condition: str, holds: Callable[[Any], b
         accepted, finite = bool(holds(value)), math.isfinite(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number {condition}, got {_in_one_line(value)}") from None
-    if not finite:
-        raise ValueError(f"{name} must be finite and {condition}, got {value!r}")
-    if not accepted:
-        raise ValueError(f"{name} must be {condition}, got {_in_one_line(value)}")
+    if not (accepted and finite):
+        wanted = condition if finite else f"finite and {condition}"
+        raise ValueError(f"{name} must be {wanted}, got {_in_one_line(value)}")
 
 
 def check_count(name: str, value: Any, minimum: int) -> None:

@@ -78,11 +78,11 @@ def _checked(probabilities: jax.Array, labels: jax.Array) -> tuple[jax.Array, ja
         raise ValueError(f"labels must be [batch={len(probabilities)}], got shape {labels.shape}")
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"labels must be integers, got {labels.dtype}")
-    sums = jnp.sum(probabilities, axis=1, dtype=jnp.promote_types(probabilities.dtype, jnp.float32))
-    error = jnp.max(jnp.abs(sums - 1))
+    probabilities = probabilities.astype(jnp.promote_types(probabilities.dtype, jnp.float32))
+    error = jnp.max(jnp.abs(jnp.sum(probabilities, axis=1) - 1))
     if not isinstance(error, jax.core.Tracer) and not error < 0.05:  # bfloat16 is off by 0.02
         raise ValueError(f"probabilities must have rows that sum to 1, got one that is off by {float(error):.3g}")
     num_classes = probabilities.shape[1]
     check_number("labels", jnp.max(labels), f"< {num_classes}, the number of classes", lambda v: v < num_classes)
     check_number("labels", jnp.min(labels), ">= 0", lambda v: v >= 0)
-    return probabilities.astype(jnp.promote_types(probabilities.dtype, jnp.float32)), labels
+    return probabilities, labels

@@ -25,7 +25,7 @@ def epochs(last: int) -> Iterator[tuple[int, Callable[[str], None]]]:
     start = printed = time.perf_counter()
     is_terminal = _console.is_terminal
     with Progress(TextColumn("{task.description}"), console=_console, disable=not is_terminal) as progress:
-        task = progress.add_task("epoch 1", total=last)
+        task = progress.add_task("epoch 1")
         for epoch in range(1, last + 1):
 
             def report(text: str, epoch: int = epoch) -> None:
@@ -35,7 +35,7 @@ def epochs(last: int) -> Iterator[tuple[int, Callable[[str], None]]]:
                 rate = f"{1 / seconds:.1f} epochs/s" if seconds < 1 else f"{seconds:.1f} s/epoch"
                 left = _duration(seconds * (last - epoch))
                 text = f"epoch {epoch:>{len(str(last))}}/{last}  {text}  {rate}  {left} left"
-                progress.update(task, completed=epoch, description=text)
+                progress.update(task, description=text)
                 if not is_terminal and (now - printed >= 1 or epoch == last):
                     printed = now
                     print(text, flush=True)
@@ -59,8 +59,11 @@ def write_results(results: dict[str, Any]) -> None:
     ):
         table.add_row(title, *(style.format(results[f"test_{score}_{name}"]) for name in predictors))
     write(table)
-    mean = ", mean: the average of the probabilities of networks drawn from the posterior" * ("mean" in predictors)
-    write(f"mode: the one most probable network{mean}")
+    legend = "mode: the one most probable network"
+    if "mean" in predictors:
+        legend += ", mean: the average of the probabilities of networks drawn from the posterior"
+    write(legend)
+
     binary, real = results["num_binary_weights"], results["num_real_parameters"]
     parameters = "parameter" if real == 1 else "parameters"
     write(f"{binary:,} binary weights ({binary / 8e3:,.1f} kB at one bit each) and {real:,} real {parameters}")

@@ -73,7 +73,8 @@ def _learning_curves(axes: Axes, history: list[dict[str, Any]]) -> None:
         axes.plot(epochs, errors, color=color, label=label, marker=marker, linewidth=1.4)
     axes.set(xlabel="epoch", ylabel="error (%)", title="Learning curves of the mode")
     axes.set_yscale("symlog", linthresh=1)  # a logarithm that has room for 0
-    axes.set_yticks([0, 0.5, 1, 2, 5, 10, 20, 50], labels=["0", "0.5", "1", "2", "5", "10", "20", "50"])
+    axes.set_yticks([0, 0.5, 1, 2, 5, 10, 20, 50])
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_ylim(0, max(1.2 * highest, 1))
     axes.minorticks_off()
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))

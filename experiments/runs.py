@@ -40,17 +40,17 @@ def start(folder: Path, experiment: str, config: Any) -> contextlib.ExitStack:
     other run starts in the folder.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    lock = contextlib.ExitStack()
-    descriptor = os.open(folder, os.O_RDONLY)
-    lock.callback(os.close, descriptor)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise FileExistsError(f"--out {folder} is in use by another run; choose another folder") from None
-    for name in ("results.json", "metrics.jsonl"):  # results first: what follows is not finished
-        (folder / name).unlink(missing_ok=True)
-    write_json(folder / "config.json", {"experiment": experiment, **dataclasses.asdict(config)})
-    return lock
+    with contextlib.ExitStack() as lock:  # closed here if anything below fails
+        descriptor = os.open(folder, os.O_RDONLY)
+        lock.callback(os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(f"--out {folder} is in use by another run; choose another folder") from None
+        for name in ("results.json", "metrics.jsonl"):  # results first: what follows is not finished
+            (folder / name).unlink(missing_ok=True)
+        write_json(folder / "config.json", {"experiment": experiment, **dataclasses.asdict(config)})
+        return lock.pop_all()
 
 
 def append_metrics(folder: Path, metrics: dict[str, Any]) -> None:
