@@ -9,6 +9,7 @@ from bbinn_jax.bayesbinn import precondition_by_fisher as precondition_by_fisher
 from bbinn_jax.bernoulli import logistic_noise as logistic_noise
 from bbinn_jax.bernoulli import mode as mode
 from bbinn_jax.bernoulli import sample as sample
+from bbinn_jax.bop import bop as bop
 from bbinn_jax.diagnostics import entropy_bits_per_weight as entropy_bits_per_weight
 from bbinn_jax.layers import BinaryConv as BinaryConv
 from bbinn_jax.layers import BinaryDense as BinaryDense
@@ -17,6 +18,7 @@ from bbinn_jax.objective import expected_loss as expected_loss
 from bbinn_jax.partition import combine as combine
 from bbinn_jax.partition import partition as partition
 from bbinn_jax.partition import partition_table as partition_table
+from bbinn_jax.pmf import pmf as pmf
 from bbinn_jax.predictive import Prediction as Prediction
 from bbinn_jax.predictive import mode_predictive as mode_predictive
 from bbinn_jax.predictive import posterior_predictive as posterior_predictive

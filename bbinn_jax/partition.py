@@ -104,35 +104,50 @@ def combine(weights: PyTree, real: PyTree) -> PyTree:
 
 
 def partition_table(natural: PyTree, real: PyTree) -> str:
-    """The two halves of `partition` as a table: leaf, shape, kind, count.
+    """The two halves of `partition` as a table: leaf, shape, kind, count, and size in bytes.
 
     Args:
         natural: binary leaves, ``None`` elsewhere.
         real: real leaves, ``None`` elsewhere.
 
     Returns:
-        Text, a line for each leaf in the order of the tree, and a line of totals.
+        Text, a line for each leaf in the order of the tree, and a line of totals for each
+        kind. The sizes are those in float32, and of the mode network packed at one bit for
+        each binary weight and 32 for each real parameter (1 kB is 1,000 bytes).
 
-    >>> natural, real = partition({"binary_kernel": jnp.ones((3, 2)), "scale": jnp.ones(())})
+    >>> natural, real = partition({"binary_kernel": jnp.ones((300, 200)), "scale": jnp.ones(())})
     >>> print(partition_table(natural, real))
-    leaf           shape   kind    count
-    binary_kernel  (3, 2)  binary      6
-    scale          ()      real        1
-    total                  binary      6
-                           real        1
+    leaf           shape       kind     count    float32   packed
+    binary_kernel  (300, 200)  binary  60,000  240.00 kB  7.50 kB
+    scale          ()          real         1        4 B      4 B
+    total                      binary  60,000  240.00 kB  7.50 kB
+                               real         1        4 B      4 B
     """
     binary_paths = {path for path, _ in jax.tree_util.tree_leaves_with_path(natural)}
-    rows = []
+    rows = [("leaf", "shape", "kind", "count", "float32", "packed")]
     totals = {"binary": 0, "real": 0}
+
+    def sizes(count: int, kind: str) -> tuple[str, str, str]:
+        return f"{count:,}", _bytes(4 * count), _bytes(-(-count // 8) if kind == "binary" else 4 * count)
+
     for path, leaf in jax.tree_util.tree_leaves_with_path(combine(natural, real)):
         kind = "binary" if path in binary_paths else "real"
         totals[kind] += jnp.size(leaf)
-        rows.append((path_name(path), str(jnp.shape(leaf)), kind, f"{jnp.size(leaf):,}"))
-    rows.append(("total", "", "binary", f"{totals['binary']:,}"))
-    rows.append(("", "", "real", f"{totals['real']:,}"))
-    rows.insert(0, ("leaf", "shape", "kind", "count"))
-    i, j, k, n = (max(map(len, column)) for column in zip(*rows, strict=True))
-    return "\n".join(f"{leaf:<{i}}  {shape:<{j}}  {kind:<{k}}  {count:>{n}}" for leaf, shape, kind, count in rows)
+        rows.append((path_name(path), str(jnp.shape(leaf)), kind, *sizes(jnp.size(leaf), kind)))
+    rows.append(("total", "", "binary", *sizes(totals["binary"], "binary")))
+    rows.append(("", "", "real", *sizes(totals["real"], "real")))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    align = "<<<>>>"
+    return "\n".join(
+        "  ".join(f"{cell:{a}{width}}" for cell, a, width in zip(row, align, widths, strict=True)) for row in rows
+    )
+
+
+def _bytes(n: int) -> str:
+    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if n >= size:
+            return f"{n / size:.2f} {unit}"
+    return f"{n} B"
 
 
 def _is_none(x: object) -> bool:

@@ -16,7 +16,7 @@ def write(text: Any) -> None:
     _console.print(text, soft_wrap=True)
 
 
-def epochs(last: int) -> Iterator[tuple[int, Callable[[str], None]]]:
+def epochs(first: int, last: int) -> Iterator[tuple[int, Callable[[str], None]]]:
     """Counts epochs and shows the progress: a moving line on a terminal, elsewhere a line a second at most.
 
     Yields ``(epoch, report)``; ``report(text)`` tells what the epoch gave. The time
@@ -25,13 +25,13 @@ def epochs(last: int) -> Iterator[tuple[int, Callable[[str], None]]]:
     start = printed = time.perf_counter()
     is_terminal = _console.is_terminal
     with Progress(TextColumn("{task.description}"), console=_console, disable=not is_terminal) as progress:
-        task = progress.add_task("epoch 1")
-        for epoch in range(1, last + 1):
+        task = progress.add_task(f"epoch {first}")
+        for epoch in range(first, last + 1):
 
             def report(text: str, epoch: int = epoch) -> None:
                 nonlocal printed
                 now = time.perf_counter()
-                seconds = (now - start) / epoch
+                seconds = (now - start) / (epoch - first + 1)
                 rate = f"{1 / seconds:.1f} epochs/s" if seconds < 1 else f"{seconds:.1f} s/epoch"
                 left = _duration(seconds * (last - epoch))
                 text = f"epoch {epoch:>{len(str(last))}}/{last}  {text}  {rate}  {left} left"
@@ -46,8 +46,12 @@ def epochs(last: int) -> Iterator[tuple[int, Callable[[str], None]]]:
 def write_results(results: dict[str, Any]) -> None:
     """The closing table of an image run: mode and mean side by side, and what the posterior knows."""
     predictors = [name for name in ("mode", "mean") if results[f"test_accuracy_{name}"] is not None]
-    titles = {"mode": "mode", "mean": f"mean of {results['eval_samples']}"}
-    table = Table(title=f"{results['dataset']} test set, {results['method']}, {results['epochs']} epochs")
+    titles = {
+        "mode": "mode" if results["num_binary_weights"] else "network",
+        "mean": f"mean of {results['eval_samples']}",
+    }
+    seeds = f", mean +- std of {results['seeds']} seeds" if "seeds" in results else ""
+    table = Table(title=f"{results['dataset']} test set, {results['method']}, {results['epochs']} epochs{seeds}")
     table.add_column("")
     for name in predictors:
         table.add_column(titles[name], justify="right")
@@ -57,12 +61,17 @@ def write_results(results: dict[str, Any]) -> None:
         ("brier", "Brier score", "{:.4f}"),
         ("ece", "expected calibration error", "{:.4f}"),
     ):
-        table.add_row(title, *(style.format(results[f"test_{score}_{name}"]) for name in predictors))
+        cells = [style.format(results[f"test_{score}_{name}"]) for name in predictors]
+        if seeds:
+            stds = [style.format(results[f"test_{score}_{name}_std"]) for name in predictors]
+            cells = [f"{cell} +- {std}" for cell, std in zip(cells, stds, strict=True)]
+        table.add_row(title, *cells)
     write(table)
-    legend = "mode: the one most probable network"
     if "mean" in predictors:
-        legend += ", mean: the average of the probabilities of networks drawn from the posterior"
-    write(legend)
+        write(
+            "mode: the one most probable network, "
+            "mean: the average of the probabilities of networks drawn from the posterior"
+        )
 
     binary, real = results["num_binary_weights"], results["num_real_parameters"]
     parameters = "parameter" if real == 1 else "parameters"

@@ -1,12 +1,13 @@
-"""Image data sets as arrays on the device, normalized and split.
+"""Image data sets as arrays on the device, and what is done to them before a network sees them.
 
-``digits`` comes with scikit-learn. ``mnist`` is read from a folder that
+``digits`` comes with scikit-learn. The others are read from a folder that
 TensorFlow Datasets has prepared (`python -m experiments.prepare mnist`), without
 importing TensorFlow and without touching the network.
 """
 
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,23 +26,20 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """The three parts of a data set. Images are (pixel - mean) / std of the training images."""
+    """A data set. Images are (pixel - mean) / std, both [channel] and of the training images."""
 
-    train: Split
-    validation: Split
+    train: Split  # of which `holdout` holds back the validation part
     test: Split
     num_classes: int
-    mean: float
-    std: float
+    mean: np.ndarray
+    std: np.ndarray
 
 
-def load(name: str, *, validation_fraction: float, seed: int) -> Dataset:
-    """Loads a data set and holds back a validation part.
+def load(name: str) -> Dataset:
+    """Loads a data set.
 
     Args:
-        name: "digits" or "mnist".
-        validation_fraction: share of the training images, drawn at random, in (0, 1).
-        seed: of that draw. The test images are always the same.
+        name: a key of `LOADERS`.
 
     Raises:
         FileNotFoundError: the data set has not been prepared.
@@ -50,26 +48,63 @@ def load(name: str, *, validation_fraction: float, seed: int) -> Dataset:
     if name not in LOADERS:
         raise ValueError(f"dataset must be one of {sorted(LOADERS)}, got {name!r}")
     train, test, num_classes = LOADERS[name]()
-    train_images, train_labels = train
-    order = np.random.default_rng(seed).permutation(len(train_labels))
-    num_validation = round(validation_fraction * len(order))
-    if not 0 < num_validation < len(order):
-        raise ValueError(
-            f"validation_fraction must leave images on both sides of {len(order)}, got {validation_fraction!r}"
-        )
-    mean, std = float(train_images.mean()), float(train_images.std())
+    mean = np.asarray(train[0].mean(axis=(0, 1, 2), dtype=np.float64))
+    std = np.asarray(train[0].std(axis=(0, 1, 2), dtype=np.float64))
 
     def split(images: np.ndarray, labels: np.ndarray) -> Split:
-        return Split(jnp.asarray((images - mean) / std, jnp.float32), jnp.asarray(labels, jnp.int32))
+        return Split(
+            jnp.asarray((images - np.float32(mean)) / np.float32(std)),
+            jnp.asarray(labels, jnp.int32),
+        )
 
-    return Dataset(
-        train=split(train_images[order[num_validation:]], train_labels[order[num_validation:]]),
-        validation=split(train_images[order[:num_validation]], train_labels[order[:num_validation]]),
-        test=split(*test),
-        num_classes=num_classes,
-        mean=mean,
-        std=std,
-    )
+    return Dataset(split(*train), split(*test), num_classes, mean, std)
+
+
+def holdout(num_images: int, validation_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Draws the validation part: the indices of the images to train on, and of those held back.
+
+    Args:
+        num_images: how many there are.
+        validation_fraction: share that is held back, in (0, 1).
+        seed: of the draw.
+
+    Raises:
+        ValueError: a side without images.
+    """
+    order = np.random.default_rng(seed).permutation(num_images)
+    num_validation = round(validation_fraction * num_images)
+    if not 0 < num_validation < num_images:
+        raise ValueError(
+            f"validation_fraction must leave images on both sides of {num_images}, got {validation_fraction!r}"
+        )
+    return order[num_validation:], order[:num_validation]
+
+
+def crop_and_flip(key: jax.Array, images: jax.Array, *, fill: jax.Array | float, padding: int = 4) -> jax.Array:
+    """Moves each image by up to ``padding`` pixels either way, and mirrors it with probability 1/2.
+
+    Args:
+        key: a `jax.random` key.
+        images: [n, height, width, channel].
+        fill: the value of pixels from outside of the image, a scalar or [channel].
+        padding: how far an image moves at most.
+
+    Returns:
+        As images.
+    """
+    shift_key, mirror_key = jax.random.split(key)
+    n, height, width, channels = images.shape
+    inside = slice(padding, padding + height), slice(padding, padding + width)
+    padded = jnp.broadcast_to(jnp.asarray(fill, images.dtype), (n, height + 2 * padding, width + 2 * padding, channels))
+    padded = padded.at[:, *inside].set(images)
+
+    def crop(image: jax.Array, corner: jax.Array) -> jax.Array:
+        return jax.lax.dynamic_slice(image, (corner[0], corner[1], 0), (height, width, channels))
+
+    corners = jax.random.randint(shift_key, (n, 2), 0, 2 * padding + 1)
+    cropped = jax.vmap(crop)(padded, corners)
+    mirrored = jax.random.bernoulli(mirror_key, 0.5, (n, 1, 1, 1))
+    return jnp.where(mirrored, cropped[:, :, ::-1], cropped)
 
 
 def _load_digits() -> tuple[Pixels, Pixels, int]:
@@ -83,12 +118,17 @@ def _load_digits() -> tuple[Pixels, Pixels, int]:
     return (x_train, y_train), (x_test, y_test), 10
 
 
-def _load_mnist() -> tuple[Pixels, Pixels, int]:
-    train, test = load_tfds("mnist", ("train", "test"))
-    return train, test, 10
+def _load_tfds(name: str, num_classes: int) -> tuple[Pixels, Pixels, int]:
+    train, test = load_tfds(name, ("train", "test"))
+    return train, test, num_classes
 
 
-LOADERS: dict[str, Callable[[], tuple[Pixels, Pixels, int]]] = {"digits": _load_digits, "mnist": _load_mnist}
+LOADERS: dict[str, Callable[[], tuple[Pixels, Pixels, int]]] = {
+    "digits": _load_digits,
+    "mnist": partial(_load_tfds, "mnist", 10),
+    "cifar10": partial(_load_tfds, "cifar10", 10),
+    "cifar100": partial(_load_tfds, "cifar100", 100),
+}
 
 
 def data_dir() -> Path:

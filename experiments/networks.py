@@ -3,14 +3,14 @@
 import flax.linen as nn
 import jax
 
-from bbinn_jax import BinaryDense
+from bbinn_jax import BinaryConv, BinaryDense
 
 
 class MLP(nn.Module):
     """The paper's multilayer perceptron: binary weights, real activations.
 
-    Each layer is dropout, `BinaryDense`, batch norm without gain and bias, and
-    (but for the last) ReLU. Source: arXiv 2002.10778, appendix.
+    Each layer is dropout, `BinaryDense`, batch norm, and (but for the last) ReLU.
+    Source: arXiv 2002.10778, appendix.
 
     Args:
         hidden: width of each hidden layer.
@@ -18,6 +18,7 @@ class MLP(nn.Module):
         dropout: rate before each layer.
         batch_norm_decay: of the running statistics.
         batch_norm_eps: added to the variance.
+        batch_norm_gain: whether batch norms have a trained real gain and bias.
         output_scale: whether a trained real scalar multiplies the logits. Without
             it the last batch norm caps the confidence, for 10 classes at about 0.757.
     """
@@ -27,6 +28,7 @@ class MLP(nn.Module):
     dropout: float = 0.0
     batch_norm_decay: float = 0.85
     batch_norm_eps: float = 1e-4
+    batch_norm_gain: bool = False
     output_scale: bool = False
 
     @nn.compact
@@ -35,15 +37,62 @@ class MLP(nn.Module):
         for i, width in enumerate((*self.hidden, self.num_classes)):
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
             x = BinaryDense(width)(x)
-            x = nn.BatchNorm(
-                use_running_average=not train,
-                momentum=self.batch_norm_decay,
-                epsilon=self.batch_norm_eps,
-                use_scale=False,
-                use_bias=False,
-            )(x)
+            x = _batch_norm(self, train)(x)
             if i < len(self.hidden):
                 x = nn.relu(x)
         if self.output_scale:
             x = x * self.param("output_scale", nn.initializers.ones, ())
         return x
+
+
+class VGG(nn.Module):
+    """The paper's convolutional network: binary weights, real activations.
+
+    For each width two 3x3 convolutions, then an `MLP`. A convolution is followed by
+    batch norm and ReLU, the second one of a width by 2x2 max-pooling before them.
+    Source: arXiv 2002.10778, appendix.
+
+    Args:
+        channels: width of each pair of convolutions.
+        hidden: width of each hidden dense layer.
+        num_classes: number of logits.
+        dropout, batch_norm_decay, batch_norm_eps, batch_norm_gain, output_scale: as in
+            `MLP`; dropout is before the dense layers.
+    """
+
+    channels: tuple[int, ...]
+    hidden: tuple[int, ...]
+    num_classes: int
+    dropout: float = 0.0
+    batch_norm_decay: float = 0.8
+    batch_norm_eps: float = 1e-5
+    batch_norm_gain: bool = False
+    output_scale: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+        for width in self.channels:
+            for pooled in (False, True):
+                x = BinaryConv(width, (3, 3))(x)
+                if pooled:
+                    x = nn.max_pool(x, (2, 2), strides=(2, 2))
+                x = nn.relu(_batch_norm(self, train)(x))
+        return MLP(
+            hidden=self.hidden,
+            num_classes=self.num_classes,
+            dropout=self.dropout,
+            batch_norm_decay=self.batch_norm_decay,
+            batch_norm_eps=self.batch_norm_eps,
+            batch_norm_gain=self.batch_norm_gain,
+            output_scale=self.output_scale,
+        )(x, train=train)
+
+
+def _batch_norm(network: MLP | VGG, train: bool) -> nn.BatchNorm:
+    return nn.BatchNorm(
+        use_running_average=not train,
+        momentum=network.batch_norm_decay,
+        epsilon=network.batch_norm_eps,
+        use_scale=network.batch_norm_gain,
+        use_bias=network.batch_norm_gain,
+    )

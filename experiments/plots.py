@@ -35,11 +35,13 @@ def image_classification(
         num_unsure: how many images are shown.
     """
     name = "mean" if "mean" in predictions else "mode"
+    binary, real = results["num_binary_weights"], results["num_real_parameters"]
+    weights = f"{binary:,} binary" if binary else f"{real:,} real"
     probabilities, entropy = np.asarray(predictions[name].probabilities), np.asarray(predictions[name].entropy)
     images, labels = np.asarray(test.images), np.asarray(test.labels)
     figure = Figure(figsize=(12, 8.4), layout="constrained")
     figure.suptitle(
-        f"{results['dataset']}: {results['num_binary_weights']:,} binary weights trained by {results['method']}",
+        f"{results['dataset']}: {weights} weights trained by {results['method']}, seed {results['seed']}",
         fontsize=14,
         fontweight="bold",
     )

@@ -1,7 +1,8 @@
-"""Training as a pure function: an epoch is one `jax.lax.scan` on the device.
+"""Training as a pure function: an epoch of several seeds is one loop on the device.
 
+Whatever has a leading seed axis trains one network for each seed, in one program.
 The key of step t is ``fold_in(key, t)`` and that of an epoch's permutation
-``fold_in(key, epoch)`` of another key, so a run depends on its config, its key
+``fold_in(key, t)`` of another key, so a run depends on its config, its key
 and its data alone.
 """
 
@@ -14,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 import bbinn_jax as bb
+from experiments.data import Split
 
 
 class Method(NamedTuple):
@@ -24,33 +26,44 @@ class Method(NamedTuple):
         expected_loss: turns ``loss_fn(weights, *args) -> (loss, aux)`` into
             ``f(natural, key, *args)``.
         optimizer: of the pair (natural, real).
+        deployed: the weights of the network that is shipped, a function of natural.
+        is_binary: whether these weights are +-1.
         is_posterior: whether natural is a posterior, from which networks can be drawn.
     """
 
     init: Callable[[jax.Array, Any], Any]
     expected_loss: Callable[[Callable[..., Any]], Callable[..., Any]]
     optimizer: optax.GradientTransformation
-    is_posterior: bool
+    deployed: Callable[[Any], Any] = bb.mode
+    is_binary: bool = True
+    is_posterior: bool = False
 
 
 class State(NamedTuple):
     """All that changes in training."""
 
-    params: tuple[Any, Any]  # (natural or latent, real)
+    params: tuple[Any, Any]  # (natural, latent or real-valued weights; real)
     optimizer: Any
     batch_stats: Any
     step: jax.Array
 
 
 class Metrics(NamedTuple):
-    """Means over an epoch, measured on the training batches as they pass."""
+    """Means over an epoch, measured on the training batches as they pass; in a step, its values."""
 
     loss: jax.Array
     accuracy: jax.Array
 
 
+class Finite(NamedTuple):
+    """Whether the loss of a step is a finite number, and every number in each leaf of its gradient."""
+
+    loss: jax.Array
+    gradient: Any  # a tree like the network's parameters
+
+
 def init(method: Method, model: nn.Module, key: jax.Array, images: jax.Array) -> State:
-    """The state before the first step; images [n, ...] only for their shape."""
+    """The state of one seed before the first step; images [n, ...] only for their shape."""
     model_key, method_key = jax.random.split(key)
     variables = model.init(model_key, images[:1], train=False)
     natural, real = bb.partition(variables["params"])
@@ -58,21 +71,23 @@ def init(method: Method, model: nn.Module, key: jax.Array, images: jax.Array) ->
     return State(params, method.optimizer.init(params), variables.get("batch_stats", {}), jnp.zeros((), jnp.int32))
 
 
-def train_epoch(
+def train_step(
     method: Method,
     model: nn.Module,
-    batch_size: int,
+    augment: Callable[[jax.Array, jax.Array], jax.Array],
     state: State,
     key: jax.Array,
     images: jax.Array,
     labels: jax.Array,
-) -> tuple[State, Metrics]:
-    """One pass over the data in random order; a last incomplete batch is left out."""
+) -> tuple[State, Metrics, Finite]:
+    """One step of one seed on a batch; ``augment(key, images)`` changes its images."""
+    sample_key, dropout_key, augment_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
 
-    def loss_fn(weights, real, batch_stats, dropout_key, images, labels):
+    def loss_fn(weights, real, probes):
+        params = jax.tree.map(jnp.add, bb.combine(weights, real), probes)
         logits, updated = model.apply(
-            {"params": bb.combine(weights, real), "batch_stats": batch_stats},
-            images,
+            {"params": params, "batch_stats": state.batch_stats},
+            augment(augment_key, images),
             train=True,
             mutable=["batch_stats"],
             rngs={"dropout": dropout_key},
@@ -81,28 +96,72 @@ def train_epoch(
         accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels)
         return loss, (updated.get("batch_stats", {}), accuracy)
 
-    loss_and_grad = jax.value_and_grad(method.expected_loss(loss_fn), argnums=(0, 2), has_aux=True)
-
-    def step(state: State, index: jax.Array) -> tuple[State, Metrics]:
-        sample_key, dropout_key = jax.random.split(jax.random.fold_in(step_key, state.step))
-        natural, real = state.params
-        (loss, (batch_stats, accuracy)), grads = loss_and_grad(
-            natural, sample_key, real, state.batch_stats, dropout_key, images[index], labels[index]
-        )
-        updates, optimizer = method.optimizer.update(grads, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return State(params, optimizer, batch_stats, state.step + 1), Metrics(loss, accuracy)
-
-    step_key, order_key = jax.random.split(key)
-    num_steps = len(images) // batch_size
-    order = jax.random.permutation(jax.random.fold_in(order_key, state.step), len(images))
-    state, metrics = jax.lax.scan(step, state, order[: num_steps * batch_size].reshape(num_steps, batch_size))
-    return state, Metrics(*(jnp.mean(x) for x in metrics))
+    natural, real = state.params
+    # The gradient of a 0 added to a leaf's weights is the sum of theirs: finite where they are, and cheap to have.
+    probes = jax.tree.map(lambda _: 0.0, bb.combine(natural, real))
+    loss_and_grad = jax.value_and_grad(method.expected_loss(loss_fn), argnums=(0, 2, 3), has_aux=True)
+    (loss, (batch_stats, accuracy)), (*grads, sums) = loss_and_grad(natural, sample_key, real, probes)
+    updates, optimizer = method.optimizer.update(tuple(grads), state.optimizer, state.params)
+    params = optax.apply_updates(state.params, updates)
+    finite = Finite(jnp.isfinite(loss), jax.tree.map(jnp.isfinite, sums))
+    return State(params, optimizer, batch_stats, state.step + 1), Metrics(loss, accuracy), finite
 
 
-def predict_mode(model: nn.Module, state: State, images: jax.Array) -> bb.Prediction:
-    """The prediction of the mode network."""
-    return bb.mode_predictive(_apply_fn(model, state), state.params[0], images)
+def train_epoch(
+    method: Method,
+    model: nn.Module,
+    augment: Callable[[jax.Array, jax.Array], jax.Array],
+    batch_size: int,
+    states: State,
+    keys: jax.Array,
+    data: Split,
+    index: jax.Array,
+) -> tuple[State, Metrics, Finite]:
+    """One pass over the data in random order; a last incomplete batch is left out.
+
+    Args:
+        method, model, augment: what is trained, and how.
+        batch_size: images in a batch.
+        states: of every seed.
+        keys: [seed].
+        data: all images.
+        index: [seed, n], which of them each seed trains on.
+
+    Returns:
+        States, metrics and finiteness of every seed. The loop ends with the first step
+        in which a seed's loss or gradient is not finite; ``State.step`` counts that step.
+    """
+    num_steps = index.shape[1] // batch_size
+
+    def shuffle(state: State, key: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
+        step_key, order_key = jax.random.split(key)
+        order = jax.random.permutation(jax.random.fold_in(order_key, state.step), index)
+        return step_key, order[: num_steps * batch_size].reshape(num_steps, batch_size)
+
+    def step(state: State, key: jax.Array, batch: jax.Array) -> tuple[State, Metrics, Finite]:
+        return train_step(method, model, augment, state, key, data.images[batch], data.labels[batch])
+
+    def goes_on(carry):
+        i, _, _, finite = carry
+        return (i < num_steps) & jnp.all(jnp.stack([jnp.all(x) for x in jax.tree.leaves(finite)]))
+
+    def body(carry):
+        i, states, totals, _ = carry
+        states, metrics, finite = jax.vmap(step)(states, step_keys, orders[:, i])
+        return i + 1, states, jax.tree.map(jnp.add, totals, metrics), finite
+
+    step_keys, orders = jax.vmap(shuffle)(states, keys, index)
+    num_seeds = len(keys)
+    totals = Metrics(jnp.zeros(num_seeds), jnp.zeros(num_seeds))
+    finite = Finite(*jax.tree.map(lambda _: jnp.ones(num_seeds, bool), (0.0, bb.combine(*states.params))))
+    i, states, totals, finite = jax.lax.while_loop(goes_on, body, (0, states, totals, finite))
+    return states, jax.tree.map(lambda x: x / i, totals), finite
+
+
+def predict_mode(method: Method, model: nn.Module, state: State, images: jax.Array) -> bb.Prediction:
+    """The prediction of the network that is shipped, for most methods the mode."""
+    apply_fn, natural = _apply_fn(model, state), state.params[0]
+    return bb.mode_predictive(lambda _, images: apply_fn(method.deployed(natural), images), natural, images)
 
 
 def predict_mean(model: nn.Module, num_samples: int, state: State, key: jax.Array, images: jax.Array) -> bb.Prediction:
@@ -112,9 +171,13 @@ def predict_mean(model: nn.Module, num_samples: int, state: State, key: jax.Arra
     )
 
 
-def _apply_fn(model: nn.Module, state: State) -> Callable[[Any, jax.Array], jax.Array]:
-    def apply_fn(weights, images):
-        params = bb.combine(weights, state.params[1])
-        return model.apply({"params": params, "batch_stats": state.batch_stats}, images, train=False)
+def _apply_fn(model: nn.Module, state: State, batch_size: int = 1000) -> Callable[[Any, jax.Array], jax.Array]:
+    """The network in prediction; a batch at a time, so that memory does not grow with the number of images."""
+
+    def apply_fn(weights: Any, images: jax.Array) -> jax.Array:
+        variables = {"params": bb.combine(weights, state.params[1]), "batch_stats": state.batch_stats}
+        return jax.lax.map(
+            lambda image: model.apply(variables, image[None], train=False)[0], images, batch_size=batch_size
+        )
 
     return apply_fn

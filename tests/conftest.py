@@ -1,4 +1,9 @@
 import os
+from pathlib import Path
+
+# Programs that take long to compile are kept for the next test, or process, that needs the same one.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 import jax
 import jax.numpy as jnp

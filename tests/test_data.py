@@ -5,37 +5,51 @@ import json
 import sys
 from pathlib import Path
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import data, prepare
 
+DATA_SETS = {  # name: version, shape and file format of the images, classes
+    "mnist": ("3.0.1", (28, 28, 1), "PNG", 10),
+    "cifar10": ("3.0.2", (32, 32, 3), "PNG", 10),
+    "cifar100": ("3.0.2", (32, 32, 3), "PNG", 100),
+}
 
-def write_mnist(folder: Path, num_train: int = 600, num_test: int = 100) -> Path:
-    """A small MNIST as TFDS prepares it, with random pixels; returns the folder of its files."""
+
+def write_tfds(folder: Path, name: str, num_train: int = 600, num_test: int = 100) -> Path:
+    """A small data set as TFDS prepares it, with random pixels; returns the folder of its files."""
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordWriter
     from PIL import Image
 
-    features = tfds.features.FeaturesDict(
-        {"image": tfds.features.Image(shape=(28, 28, 1)), "label": tfds.features.ClassLabel(num_classes=10)}
-    )
-    folder = folder / "mnist" / "3.0.1"
+    version, shape, image_format, num_classes = DATA_SETS[name]
+    features = {"image": tfds.features.Image(shape=shape), "label": tfds.features.ClassLabel(num_classes=num_classes)}
+    if name == "cifar100":
+        features["coarse_label"] = tfds.features.ClassLabel(num_classes=20)
+    if name != "mnist":
+        features["id"] = tfds.features.Text()
+    features = tfds.features.FeaturesDict(features)
+    folder = folder / name / version
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     splits = []
     for split, size in (("train", num_train), ("test", num_test)):
-        writer = ArrayRecordWriter(str(folder / f"mnist-{split}.array_record-00000-of-00001"), "group_size:1")
+        writer = ArrayRecordWriter(str(folder / f"{name}-{split}.array_record-00000-of-00001"), "group_size:1")
         for i in range(size):
-            png = io.BytesIO()
-            Image.fromarray(rng.integers(0, 256, (28, 28), dtype=np.uint8)).save(png, "PNG")
-            png.seek(0)
-            writer.write(features.serialize_example(features.encode_example({"image": png, "label": i % 10})))
+            file = io.BytesIO()
+            Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8).squeeze()).save(file, image_format)
+            file.seek(0)
+            example = {"image": file, "label": i % num_classes, "coarse_label": i % 20, "id": f"{split}_{i}"}
+            example = {key: example[key] for key in features}
+            writer.write(features.serialize_example(features.encode_example(example)))
         writer.close()
         template = "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
         splits.append({"name": split, "shardLengths": [str(size)], "numBytes": "1", "filepathTemplate": template})
     features.save_config(folder)
-    info = {"name": "mnist", "version": "3.0.1", "fileFormat": "array_record", "splits": splits}
+    info = {"name": name, "version": version, "fileFormat": "array_record", "splits": splits}
     (folder / "dataset_info.json").write_text(json.dumps(info))
     return folder
 
@@ -43,52 +57,113 @@ def write_mnist(folder: Path, num_train: int = 600, num_test: int = 100) -> Path
 @pytest.fixture
 def mnist_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
-    return write_mnist(tmp_path)
+    return write_tfds(tmp_path, "mnist")
 
 
 def test_digits_split_is_fixed_stratified_and_complete():
-    first = data.load("digits", validation_fraction=0.1, seed=0)
-    second = data.load("digits", validation_fraction=0.1, seed=1)
-    assert [len(part.labels) for part in first[:3]] == [1293, 144, 360]
+    first, second = data.load("digits"), data.load("digits")
+    assert [len(first.train.labels), len(first.test.labels)] == [1437, 360]
     np.testing.assert_array_equal(first.test.images, second.test.images)
-    assert not np.array_equal(first.validation.labels, second.validation.labels)
     assert np.bincount(first.test.labels).min() >= 34  # 10 classes in 360 images
 
 
 def test_digits_parts_do_not_overlap():
-    parts = data.load("digits", validation_fraction=0.1, seed=0)[:3]
-    images = np.concatenate([part.images.reshape(len(part.images), -1) for part in parts])
+    images = np.concatenate([part.images.reshape(len(part.images), -1) for part in data.load("digits")[:2]])
     assert len(np.unique(images, axis=0)) == len(images) == 1797
 
 
+def test_holdout_splits_all_images_differently_for_each_seed():
+    train, validation = data.holdout(1437, 0.1, seed=0)
+    assert (len(train), len(validation)) == (1293, 144)
+    np.testing.assert_array_equal(np.sort(np.concatenate([train, validation])), np.arange(1437))
+    assert set(validation) != set(data.holdout(1437, 0.1, seed=1)[1])
+
+
 def test_training_images_are_normalized():
-    dataset = data.load("digits", validation_fraction=0.1, seed=0)
-    pixels = np.concatenate([dataset.train.images, dataset.validation.images])
+    dataset = data.load("digits")
+    pixels = np.asarray(dataset.train.images)
     assert pixels.dtype == np.float32
     assert abs(pixels.mean()) < 1e-5
     assert abs(pixels.std() - 1) < 1e-5
     assert (dataset.test.images * dataset.std + dataset.mean).max() == pytest.approx(1)
 
 
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_colour_images_are_read_and_normalized_by_channel(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    write_tfds(tmp_path, name, num_train=300, num_test=200)
+    dataset = data.load(name)
+    assert dataset.num_classes == DATA_SETS[name][-1]
+    np.testing.assert_array_equal(dataset.test.labels, np.arange(200) % dataset.num_classes)
+    assert dataset.train.images.shape == (300, 32, 32, 3)
+    np.testing.assert_allclose(np.mean(dataset.train.images, axis=(0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(np.std(dataset.train.images, axis=(0, 1, 2)), 1, atol=1e-5)
+    rng = np.random.default_rng(0)
+    written = [rng.integers(0, 256, (32, 32, 3), dtype=np.uint8) for _ in range(500)][300:]
+    np.testing.assert_allclose((dataset.test.images * dataset.std + dataset.mean) * 255, written, atol=1e-3)
+
+
+# Moving and mirroring -------------------------------------------------------------------------------------------------
+
+IMAGES = np.random.default_rng(0).normal(size=(4000, 3, 4, 2)).astype(np.float32)
+
+
+def test_crops_are_shifts_of_the_image_or_of_its_mirror_image(key):
+    """Every result is found among the 2 x 81 that NumPy makes of its image, and all of them occur, evenly."""
+    fill = np.array([7.0, -7.0], np.float32)
+    out = np.asarray(data.crop_and_flip(key, jnp.asarray(IMAGES), fill=fill))
+    counts = np.zeros((9, 9, 2), int)
+    for image, got in zip(IMAGES, out, strict=True):
+        padded = np.broadcast_to(fill, (3 + 8, 4 + 8, 2)).copy()
+        padded[4:7, 4:8] = image
+        found = [
+            (i, j, mirrored)
+            for i in range(9)
+            for j in range(9)
+            for mirrored, crop in enumerate((padded[i : i + 3, j : j + 4], padded[i : i + 3, j : j + 4][:, ::-1]))
+            if np.array_equal(crop, got)
+        ]
+        assert found
+        if len(found) == 1:  # where nothing of the image is left, many shifts look alike
+            counts[found[0]] += 1
+    overlapping = counts[2:7, 1:8]  # at least one row and one column of the image
+    expected = len(IMAGES) / 162
+    assert np.all(np.abs(overlapping - expected) < 5 * np.sqrt(expected))
+    mirrored = overlapping.sum(axis=(0, 1))
+    assert abs(mirrored[0] - mirrored[1]) < 4 * np.sqrt(mirrored.sum())
+
+
+def test_crops_of_another_key_are_others_and_of_none_the_image(key):
+    images = jnp.asarray(IMAGES[:50])
+    first, second = (data.crop_and_flip(k, images, fill=0.0) for k in jax.random.split(key))
+    assert not np.array_equal(first, second)
+    still = np.asarray(data.crop_and_flip(key, images, fill=0.0, padding=0))
+    same = [np.array_equal(a, b) or np.array_equal(a, b[:, ::-1]) for a, b in zip(still, IMAGES[:50], strict=True)]
+    assert all(same)
+
+
+# Prepared folders -----------------------------------------------------------------------------------------------------
+
+
 def test_prepared_folder_is_read_without_tensorflow(mnist_folder):
-    dataset = data.load("mnist", validation_fraction=0.1, seed=0)
-    assert [part.images.shape for part in dataset[:3]] == [(540, 28, 28, 1), (60, 28, 28, 1), (100, 28, 28, 1)]
+    dataset = data.load("mnist")
+    assert [part.images.shape for part in dataset[:2]] == [(600, 28, 28, 1), (100, 28, 28, 1)]
     np.testing.assert_array_equal(dataset.test.labels, np.arange(100) % 10)
     assert "tensorflow" not in sys.modules
 
 
 def test_pixels_of_a_prepared_folder_are_those_written(mnist_folder):
-    dataset = data.load("mnist", validation_fraction=0.1, seed=0)
+    dataset = data.load("mnist")
     rng = np.random.default_rng(0)
     written = [rng.integers(0, 256, (28, 28), dtype=np.uint8) for _ in range(700)][600:]
-    pixels = (dataset.test.images[..., 0] * dataset.std + dataset.mean) * 255
+    pixels = ((dataset.test.images * dataset.std + dataset.mean) * 255)[..., 0]
     np.testing.assert_allclose(pixels, written, atol=1e-3)
 
 
 def test_unprepared_data_set_names_the_command_and_the_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
     with pytest.raises(FileNotFoundError) as error:
-        data.load("mnist", validation_fraction=0.1, seed=0)
+        data.load("mnist")
     assert "python -m experiments.prepare mnist" in str(error.value)
     assert str(tmp_path / "mnist") in str(error.value)
     assert "\n" not in str(error.value)
@@ -124,7 +199,7 @@ def lose_a_split(folder):
 def test_damaged_folder_is_refused_in_one_line(mnist_folder, damage):
     damage(mnist_folder)
     with pytest.raises(ValueError, match="cannot be read") as error:
-        data.load("mnist", validation_fraction=0.1, seed=0)
+        data.load("mnist")
     assert "mnist" in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -132,12 +207,12 @@ def test_damaged_folder_is_refused_in_one_line(mnist_folder, damage):
 @pytest.mark.parametrize("fraction", [0.0, 1e-6, 0.9999999])
 def test_validation_fraction_that_leaves_a_side_empty_is_refused(fraction):
     with pytest.raises(ValueError, match="validation_fraction"):
-        data.load("digits", validation_fraction=fraction, seed=0)
+        data.holdout(1437, fraction, seed=0)
 
 
 def test_unknown_data_set_is_refused():
     with pytest.raises(ValueError, match="'fashion'"):
-        data.load("fashion", validation_fraction=0.1, seed=0)
+        data.load("fashion")
 
 
 def test_prepare_without_tensorflow_says_what_to_install(monkeypatch):

@@ -27,6 +27,14 @@ def update(tx, grads=TREE, params=TREE, **extra_args):
     return tx.update(grads, tx.init(TREE if params is None else params), params, **extra_args)
 
 
+def bop(**changes):
+    return bb.bop(**{"gamma": 0.1, "threshold": 0.0, **changes})
+
+
+def pmf(**changes):
+    return bb.pmf(**{"optimizer": optax.sgd(1.0), "beta": 1.0, **changes})
+
+
 def partitioned():
     return optax.partition({"binary": bayesbinn(), "real": optax.sgd(1.0)}, ("binary", "real"))
 
@@ -84,6 +92,29 @@ CASES = {
     "temperature matrix": (lambda: bb.relax(W, W, temperature=np.ones((2, 2))), TypeError, ["temperature", "1."]),
     "temperature inf": (lambda: expected_loss(temperature=float("inf")), ValueError, ["temperature", "inf"]),
     "train_set_size inf": (lambda: bayesbinn(train_set_size=float("inf")), ValueError, ["train_set_size", "inf"]),
+    "gamma < 0": (lambda: bop(gamma=-0.1), ValueError, ["gamma", "[0, 1]", "-0.1"]),
+    "gamma > 1": (lambda: bop(gamma=1.5), ValueError, ["gamma", "[0, 1]", "1.5"]),
+    "gamma nan": (lambda: bop(gamma=NAN), ValueError, ["gamma", "nan"]),
+    "gamma text": (lambda: bop(gamma="slow"), TypeError, ["gamma", "slow"]),
+    "gamma None": (lambda: bop(gamma=None), TypeError, ["gamma", "None"]),
+    "threshold < 0": (lambda: bop(threshold=-1e-8), ValueError, ["threshold", "-1e-08"]),
+    "threshold nan": (lambda: bop(threshold=NAN), ValueError, ["threshold", "nan"]),
+    "threshold inf": (lambda: bop(threshold=float("inf")), ValueError, ["threshold", "inf"]),
+    "threshold text": (lambda: bop(threshold="low"), TypeError, ["threshold", "low"]),
+    "threshold schedule": (lambda: bop(threshold=optax.constant_schedule(0.1)), TypeError, ["threshold", "function"]),
+    "beta 0": (lambda: pmf(beta=0.0), ValueError, ["beta", "> 0", "0.0"]),
+    "beta < 0": (lambda: pmf(beta=-1.0), ValueError, ["beta", "-1.0"]),
+    "beta nan": (lambda: pmf(beta=NAN), ValueError, ["beta", "nan"]),
+    "beta inf": (lambda: pmf(beta=float("inf")), ValueError, ["beta", "inf"]),
+    "beta text": (lambda: pmf(beta="hard"), TypeError, ["beta", "hard"]),
+    "beta None": (lambda: pmf(beta=None), TypeError, ["beta", "None"]),
+    "weights of pmf 1": (
+        lambda: pmf().init({"a": W, "b": {"c": jnp.array([0.5, 1.0])}}),
+        ValueError,
+        ["weights", "(-1, 1)", "1.0", "'b/c'"],
+    ),
+    "weights of pmf < -1": (lambda: pmf().init({"a": np.array([-3.5])}), ValueError, ["weights", "-3.5", "'a'"]),
+    "weights of pmf nan": (lambda: pmf().init({"a": NAN * W}), ValueError, ["weights", "nan", "'a'"]),
     "Python number as a leaf": (lambda: bb.mode({"a": 0.5}), TypeError, ["natural", "float", "'a'"]),
     # counts
     "num_samples < 0": (lambda: expected_loss(num_samples=-1), ValueError, ["num_samples", "-1"]),
@@ -118,6 +149,8 @@ CASES = {
     "integers, relax": (lambda: bb.relax(INTEGERS, INTEGERS, temperature=1.0), TypeError, ["natural", "int32"]),
     "integers, straight_through": (lambda: bb.straight_through(INTEGERS), TypeError, ["latent", "int32"]),
     "integers, ste": (lambda: bb.ste(optax.sgd(1.0)).init(INTEGERS), TypeError, ["latent", "int32", "'a'"]),
+    "integers, bop": (lambda: bop().init(INTEGERS), TypeError, ["weights", "int32", "'a'"]),
+    "integers, pmf": (lambda: pmf().init(INTEGERS), TypeError, ["weights", "int32", "'a'"]),
     "integers, bayesbinn": (lambda: bayesbinn().init(INTEGERS), TypeError, ["natural", "int32", "'a'"]),
     "integers, init_natural": (lambda: bb.init_natural(KEY, INTEGERS), TypeError, ["params", "int32", "'a'"]),
     "integers, partition": (lambda: partition({"a": "binary"}, INTEGERS), TypeError, ["params", "int32", "'a'"]),
@@ -188,6 +221,14 @@ CASES = {
     "ste, params": (lambda: update(bb.ste(optax.sgd(1.0)), TREE, None), ValueError, ["latent", "None"]),
     "ste, optimizer": (lambda: bb.ste(0.1), TypeError, ["optimizer", "0.1"]),
     "ste, factory": (lambda: bb.ste(optax.sgd), TypeError, ["optimizer", "sgd"]),
+    "bop, grads, tree": (lambda: update(bop(), {"a": W}), ValueError, ["grads", "weights", "'b'"]),
+    "bop, grads, shape": (lambda: update(bop(), {"a": W, "b": W}), ValueError, ["grads", "weights", "(2,)", "(3,)"]),
+    "bop, params": (lambda: update(bop(), TREE, None), ValueError, ["weights", "None"]),
+    "pmf, grads, tree": (lambda: update(pmf(), {"a": W}), ValueError, ["grads", "weights", "'b'"]),
+    "pmf, grads, shape": (lambda: update(pmf(), {"a": W, "b": W}), ValueError, ["grads", "weights", "(2,)", "(3,)"]),
+    "pmf, params": (lambda: update(pmf(), TREE, None), ValueError, ["weights", "None"]),
+    "pmf, optimizer": (lambda: pmf(optimizer=0.1), TypeError, ["optimizer", "0.1"]),
+    "pmf, factory": (lambda: pmf(optimizer=optax.sgd), TypeError, ["optimizer", "sgd"]),
     # losses and networks
     "loss vector": (lambda: expected_loss(lambda w: w)(W, KEY), ValueError, ["loss_fn", "scalar", "(3,)"]),
     "loss vector with aux": (

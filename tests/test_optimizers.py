@@ -21,24 +21,37 @@ def scheduled(learning_rate, params):
     return bb.bayesbinn(lambda count: learning_rate * 0.9**count, 50)
 
 
-# name: (learning_rate, params) -> transformation. params are natural parameters or, for ste, latent weights.
+# name: (learning_rate, params) -> transformation. params are natural parameters; for ste latent weights, for pmf mean
+# weights, for bop binary weights. The learning rate of bop is gamma.
 OPTIMIZERS = {
     "bayesbinn": lambda learning_rate, params: bb.bayesbinn(learning_rate, 50),
     "bayesbinn, momentum": lambda learning_rate, params: bb.bayesbinn(learning_rate, 50, momentum=0.9, kl_weight=0.5),
     "bayesbinn, schedule": scheduled,
     "bayesbinn, tree prior": tree_prior,
+    "bop": lambda learning_rate, params: bb.bop(learning_rate, threshold=1e-3),
+    "pmf(sgd)": lambda learning_rate, params: bb.pmf(optax.sgd(learning_rate), beta=2.0),
+    "pmf(adam)": lambda learning_rate, params: bb.pmf(optax.adam(learning_rate), beta=2.0),
     "ste(sgd)": lambda learning_rate, params: bb.ste(optax.sgd(learning_rate)),
     "ste(adam)": lambda learning_rate, params: bb.ste(optax.adam(learning_rate)),
 }
 LEARNING_RATE = 0.02
 PARAMS = {"a": jnp.array([0.5, -0.2, 0.0]), "b": jnp.array([0.9, -0.99, 0.1])}
+SIGNS = {"a": jnp.array([-1.0, 1.0, 1.0]), "b": jnp.array([-1.0, 1.0, -1.0])}  # some flip at every step
 GRADS = [
     {"a": jnp.array([0.1, -0.3, 0.2]), "b": jnp.array([-1.0, 0.4, 0.0])},
     {"a": jnp.array([-0.2, 0.1, 0.5]), "b": jnp.array([0.3, 2.0, -0.7])},
     {"a": jnp.array([0.3, 0.3, -0.1]), "b": jnp.array([0.0, -0.6, 0.2])},
 ]
 
-every_optimizer = pytest.mark.parametrize("make", OPTIMIZERS.values(), ids=OPTIMIZERS.keys())
+
+def params_of(name):
+    """The start of an optimizer: bop has weights of +-1 and no others."""
+    return SIGNS if name == "bop" else PARAMS
+
+
+every_optimizer = pytest.mark.parametrize(
+    ("make", "params"), [(OPTIMIZERS[name], params_of(name)) for name in OPTIMIZERS], ids=OPTIMIZERS.keys()
+)
 assert_close = partial(chex.assert_trees_all_close, rtol=1e-5, atol=1e-7)
 
 
@@ -47,7 +60,7 @@ def step(tx, params, state, grads):
     return optax.apply_updates(params, updates), state
 
 
-def run(tx, params=PARAMS, grads=GRADS):
+def run(tx, params, grads=GRADS):
     """The parameters after a step for each gradient."""
     state = tx.init(params)
     for g in grads:
@@ -57,31 +70,32 @@ def run(tx, params=PARAMS, grads=GRADS):
 
 def test_the_gradients_move_the_parameters():
     """Or else the contracts below would hold for nothing."""
-    for make in OPTIMIZERS.values():
-        moved = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), run(make(LEARNING_RATE, PARAMS)), PARAMS)
+    for name, make in OPTIMIZERS.items():
+        params = params_of(name)
+        moved = jax.tree.map(lambda a, b: jnp.max(jnp.abs(a - b)), run(make(LEARNING_RATE, params), params), params)
         assert min(jax.tree.leaves(moved)) > 1e-3
 
 
 @every_optimizer
-def test_jit_equals_no_jit_and_compiles_once(make):
-    tx, traces = make(LEARNING_RATE, PARAMS), []
+def test_jit_equals_no_jit_and_compiles_once(make, params):
+    tx, traces = make(LEARNING_RATE, params), []
 
     @jax.jit
     def jitted(params, state, grads):
         traces.append(None)
         return step(tx, params, state, grads)
 
-    params, state = PARAMS, tx.init(PARAMS)
+    new_params, state = params, tx.init(params)
     for g in GRADS:
-        params, state = jitted(params, state, g)
+        new_params, state = jitted(new_params, state, g)
     assert len(traces) == 1
-    assert_close(params, run(tx))
+    assert_close(new_params, run(tx, params))
 
 
 @every_optimizer
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
-def test_dtype_is_kept(make, dtype, x64):
-    params, grads = jax.tree.map(lambda x: np.asarray(x, jnp.dtype(dtype)), (PARAMS, GRADS[0]))
+def test_dtype_is_kept(make, params, dtype, x64):
+    params, grads = jax.tree.map(lambda x: np.asarray(x, jnp.dtype(dtype)), (params, GRADS[0]))
     tx = make(LEARNING_RATE, params)
     state = jax.eval_shape(tx.init, params)
     updates, new_state = jax.eval_shape(tx.update, grads, state, params)
@@ -90,10 +104,10 @@ def test_dtype_is_kept(make, dtype, x64):
 
 
 @every_optimizer
-def test_state_is_arrays_of_fixed_structure(make):
-    tx = make(LEARNING_RATE, PARAMS)
-    state = tx.init(PARAMS)
-    _, new_state = tx.update(GRADS[0], state, PARAMS)
+def test_state_is_arrays_of_fixed_structure(make, params):
+    tx = make(LEARNING_RATE, params)
+    state = tx.init(params)
+    _, new_state = tx.update(GRADS[0], state, params)
     assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
     chex.assert_trees_all_equal_structs(state, new_state)
     chex.assert_trees_all_equal_shapes_and_dtypes(state, new_state)
@@ -101,61 +115,61 @@ def test_state_is_arrays_of_fixed_structure(make):
 
 @pytest.mark.parametrize("name", [name for name in OPTIMIZERS if "schedule" not in name])
 def test_float_equals_constant_schedule(name):
-    make = OPTIMIZERS[name]
-    scheduled = make(optax.constant_schedule(LEARNING_RATE), PARAMS)
-    assert_close(run(scheduled), run(make(LEARNING_RATE, PARAMS)))
+    make, params = OPTIMIZERS[name], params_of(name)
+    scheduled = make(optax.constant_schedule(LEARNING_RATE), params)
+    assert_close(run(scheduled, params), run(make(LEARNING_RATE, params), params))
 
 
 def test_schedule_counts_steps():
     """The step sizes are alpha, 0.9 alpha, 0.81 alpha: alone, with a gradient of 0, they shrink the parameters."""
     zeros = [jax.tree.map(jnp.zeros_like, PARAMS)] * 3
     factor = np.prod(1 - LEARNING_RATE * np.array([1, 0.9, 0.81]))
-    assert_close(run(scheduled(LEARNING_RATE, PARAMS), grads=zeros), jax.tree.map(lambda x: factor * x, PARAMS))
+    assert_close(run(scheduled(LEARNING_RATE, PARAMS), PARAMS, zeros), jax.tree.map(lambda x: factor * x, PARAMS))
 
 
 @every_optimizer
-def test_learning_rate_zero_changes_nothing(make):
-    assert_close(run(make(0.0, PARAMS)), PARAMS)
+def test_learning_rate_zero_changes_nothing(make, params):
+    assert_close(run(make(0.0, params), params), params)
 
 
 @every_optimizer
-def test_works_under_masked(make):
+def test_works_under_masked(make, params):
     """The masked part keeps its gradient and the other part is updated as if it were alone."""
-    tx = optax.masked(make(LEARNING_RATE, PARAMS), {"a": True, "b": False})
-    updates, _ = tx.update(GRADS[0], tx.init(PARAMS), PARAMS)
+    tx = optax.masked(make(LEARNING_RATE, params), {"a": True, "b": False})
+    updates, _ = tx.update(GRADS[0], tx.init(params), params)
 
-    params, grads = {"a": PARAMS["a"]}, {"a": GRADS[0]["a"]}
-    alone = make(LEARNING_RATE, params)
-    expected, _ = alone.update(grads, alone.init(params), params)
+    part, grads = {"a": params["a"]}, {"a": GRADS[0]["a"]}
+    alone = make(LEARNING_RATE, part)
+    expected, _ = alone.update(grads, alone.init(part), part)
     assert_close(updates, {"a": expected["a"], "b": GRADS[0]["b"]})
 
 
 @every_optimizer
-def test_works_under_partition(make):
-    pair = (PARAMS, {"bias": PARAMS["a"]})
+def test_works_under_partition(make, params):
+    pair = (params, {"bias": params["a"]})
     grads = [(g, {"bias": g["a"]}) for g in GRADS]
     tx = optax.partition({"binary": make(LEARNING_RATE, pair), "real": optax.sgd(0.5)}, ("binary", "real"))
     binary, real = run(tx, pair, grads)
-    assert_close(binary, run(make(LEARNING_RATE, PARAMS)))
+    assert_close(binary, run(make(LEARNING_RATE, params), params))
     assert_close(real, run(optax.sgd(0.5), pair[1], [g for _, g in grads]))
 
 
 @every_optimizer
-def test_works_under_multi_steps(make):
+def test_works_under_multi_steps(make, params):
     """Two micro-steps are one step with the mean gradient."""
-    tx = optax.MultiSteps(make(LEARNING_RATE, PARAMS), every_k_schedule=2)
+    tx = optax.MultiSteps(make(LEARNING_RATE, params), every_k_schedule=2)
     mean = jax.tree.map(lambda a, b: (a + b) / 2, GRADS[0], GRADS[1])
-    assert_close(run(tx, grads=GRADS[:1]), PARAMS)
-    assert_close(run(tx, grads=GRADS[:2]), run(make(LEARNING_RATE, PARAMS), grads=[mean]))
+    assert_close(run(tx, params, GRADS[:1]), params)
+    assert_close(run(tx, params, GRADS[:2]), run(make(LEARNING_RATE, params), params, [mean]))
 
 
 @every_optimizer
-def test_works_under_inject_hyperparams(make):
-    tx = optax.inject_hyperparams(lambda learning_rate: make(learning_rate, PARAMS))(learning_rate=LEARNING_RATE)
-    assert_close(run(tx), run(make(LEARNING_RATE, PARAMS)))
-    state = tx.init(PARAMS)
+def test_works_under_inject_hyperparams(make, params):
+    tx = optax.inject_hyperparams(lambda learning_rate: make(learning_rate, params))(learning_rate=LEARNING_RATE)
+    assert_close(run(tx, params), run(make(LEARNING_RATE, params), params))
+    state = tx.init(params)
     state.hyperparams["learning_rate"] = jnp.zeros_like(state.hyperparams["learning_rate"])
-    assert_close(step(tx, PARAMS, state, GRADS[0])[0], PARAMS)
+    assert_close(step(tx, params, state, GRADS[0])[0], params)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9])
@@ -168,66 +182,66 @@ def test_every_number_of_bayesbinn_can_be_injected(momentum):
     params, new_state = jax.jit(partial(step, tx))(PARAMS, state, GRADS[0])
     chex.assert_trees_all_equal_structs(state, new_state)
     params, _ = jax.jit(partial(step, tx))(params, new_state, GRADS[1])
-    assert_close(params, run(bb.bayesbinn(LEARNING_RATE, **numbers), grads=GRADS[:2]))
+    assert_close(params, run(bb.bayesbinn(LEARNING_RATE, **numbers), PARAMS, GRADS[:2]))
 
 
 @every_optimizer
-def test_works_under_apply_if_finite(make):
+def test_works_under_apply_if_finite(make, params):
     """A NaN gradient leaves the parameters and the state."""
-    tx = optax.apply_if_finite(make(LEARNING_RATE, PARAMS), max_consecutive_errors=3)
+    tx = optax.apply_if_finite(make(LEARNING_RATE, params), max_consecutive_errors=3)
     bad = jax.tree.map(lambda x: x.at[0].set(jnp.nan), GRADS[0])
-    assert_close(run(tx, grads=[bad]), PARAMS)
-    assert_close(run(tx, grads=[bad, *GRADS]), run(make(LEARNING_RATE, PARAMS)))
+    assert_close(run(tx, params, [bad]), params)
+    assert_close(run(tx, params, [bad, *GRADS]), run(make(LEARNING_RATE, params), params))
 
 
 @every_optimizer
-def test_works_after_a_chain_link_with_extra_arguments(make):
-    tx = optax.chain(optax.clip_by_global_norm(1e9), make(LEARNING_RATE, PARAMS))
-    updates, _ = tx.update(GRADS[0], tx.init(PARAMS), PARAMS, value=jnp.array(1.0))  # of no interest to it
-    assert_close(optax.apply_updates(PARAMS, updates), run(make(LEARNING_RATE, PARAMS), grads=GRADS[:1]))
+def test_works_after_a_chain_link_with_extra_arguments(make, params):
+    tx = optax.chain(optax.clip_by_global_norm(1e9), make(LEARNING_RATE, params))
+    updates, _ = tx.update(GRADS[0], tx.init(params), params, value=jnp.array(1.0))  # of no interest to it
+    assert_close(optax.apply_updates(params, updates), run(make(LEARNING_RATE, params), params, GRADS[:1]))
 
 
 @every_optimizer
-def test_scan_equals_a_loop(make):
-    tx = make(LEARNING_RATE, PARAMS)
+def test_scan_equals_a_loop(make, params):
+    tx = make(LEARNING_RATE, params)
     stacked = jax.tree.map(lambda *x: jnp.stack(x), *GRADS)
 
     def body(carry, grads):
         return step(tx, *carry, grads), None
 
-    (params, _), _ = jax.lax.scan(body, (PARAMS, tx.init(PARAMS)), stacked)
-    assert_close(params, run(tx))
+    (new_params, _), _ = jax.lax.scan(body, (params, tx.init(params)), stacked)
+    assert_close(new_params, run(tx, params))
 
 
 @every_optimizer
-def test_vmap_over_independent_problems_equals_a_loop(make):
-    tx = make(LEARNING_RATE, PARAMS)
-    other = jax.tree.map(lambda x: -0.5 * x, PARAMS)
-    stack = jax.tree.map(lambda x, y: jnp.stack([x, y]), PARAMS, other)
+def test_vmap_over_independent_problems_equals_a_loop(make, params):
+    tx = make(LEARNING_RATE, params)
+    other = {"a": -params["b"], "b": -params["a"]}
+    stack = jax.tree.map(lambda x, y: jnp.stack([x, y]), params, other)
     stacked_grads = [jax.tree.map(lambda x: jnp.stack([x, 2 * x]), g) for g in GRADS]
 
-    params, state = stack, jax.vmap(tx.init)(stack)
+    new_params, state = stack, jax.vmap(tx.init)(stack)
     for g in stacked_grads:
-        params, state = jax.vmap(partial(step, tx))(params, state, g)
+        new_params, state = jax.vmap(partial(step, tx))(new_params, state, g)
 
     doubled = [jax.tree.map(lambda x: 2 * x, g) for g in GRADS]
-    assert_close(jax.tree.map(lambda x: x[0], params), run(tx))
-    assert_close(jax.tree.map(lambda x: x[1], params), run(tx, other, doubled))
+    assert_close(jax.tree.map(lambda x: x[0], new_params), run(tx, params))
+    assert_close(jax.tree.map(lambda x: x[1], new_params), run(tx, other, doubled))
 
 
 @every_optimizer
-def test_empty_places_in_the_tree_stay_empty(make):
+def test_empty_places_in_the_tree_stay_empty(make, params):
     def with_empty_places(tree):
         return {"some": tree, "none": None, "dict": {}, "list": [None, ()]}
 
-    params = with_empty_places(PARAMS)
-    result = run(make(LEARNING_RATE, params), params, [with_empty_places(g) for g in GRADS])
-    assert_close(result, with_empty_places(run(make(LEARNING_RATE, PARAMS))))
+    sparse = with_empty_places(params)
+    result = run(make(LEARNING_RATE, sparse), sparse, [with_empty_places(g) for g in GRADS])
+    assert_close(result, with_empty_places(run(make(LEARNING_RATE, params), params)))
 
 
 @pytest.mark.filterwarnings("error:.*requires ndarray or scalar:DeprecationWarning")
 @every_optimizer
-def test_empty_tree_is_accepted(make):
+def test_empty_tree_is_accepted(make, params):
     assert run(make(LEARNING_RATE, {}), {}, [{}, {}]) == {}
 
 
@@ -245,15 +259,17 @@ def test_solves_a_separable_problem(name, key):
 
     if name.startswith("bayesbinn"):
         loss = bb.expected_loss(loss_fn, temperature=1.0)
-    else:
+    elif name.startswith("ste"):
         loss = lambda latent, key: loss_fn(bb.straight_through(latent))  # noqa: E731
+    else:
+        loss = lambda weights, key: loss_fn(weights)  # noqa: E731
     tx = OPTIMIZERS[name](LEARNING_RATE, PARAMS)
 
     def body(carry, t):
         params, state = carry
         return step(tx, params, state, jax.grad(loss)(params, jax.random.fold_in(key, t))), None
 
-    start = jax.tree.map(lambda x: -0.1 * jnp.ones_like(x), PARAMS)
+    start = jax.tree.map(lambda x: -jnp.ones_like(x) if name == "bop" else -0.1 * jnp.ones_like(x), PARAMS)
     (params, _), _ = jax.lax.scan(body, (start, tx.init(start)), jnp.arange(300))
     mode = bb.mode(params)
     np.testing.assert_array_equal(jnp.concatenate([mode["a"], mode["b"]]), target)

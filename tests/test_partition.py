@@ -1,5 +1,7 @@
 """Splitting parameter trees of any library into binary and real leaves, and training the two together."""
 
+import itertools
+
 import chex
 import flax.linen as nn
 import jax
@@ -126,8 +128,16 @@ def test_table_lists_every_leaf(make_network):
     assert len(lines) == 1 + len(jax.tree.leaves(params)) + 2
     assert len({len(line) for line in lines}) == 1  # aligned
     num_binary, num_real = (sum(x.size for x in jax.tree.leaves(half)) for half in bb.partition(params, rules))
-    assert lines[-2].split() == ["total", "binary", str(num_binary)]
-    assert lines[-1].split() == ["real", str(num_real)]
+    assert lines[-2].split() == [
+        "total",
+        "binary",
+        str(num_binary),
+        str(4 * num_binary),
+        "B",
+        str(-(-num_binary // 8)),
+        "B",
+    ]
+    assert lines[-1].split() == ["real", str(num_real), str(4 * num_real), "B", str(4 * num_real), "B"]
 
 
 # Rules ---------------------------------------------------------------------------------------------------------------
@@ -212,10 +222,21 @@ def test_combine_works_under_jit_grad_and_vmap(key):
 def test_table_text():
     params = {"dense": {"binary_kernel": jnp.ones((1000, 2)), "bias": jnp.zeros(2)}, "scale": jnp.ones(())}
     assert bb.partition_table(*bb.partition(params)).splitlines() == [
-        "leaf                 shape      kind    count",
-        "dense/bias           (2,)       real        2",
-        "dense/binary_kernel  (1000, 2)  binary  2,000",
-        "scale                ()         real        1",
-        "total                           binary  2,000",
-        "                                real        3",
+        "leaf                 shape      kind    count  float32  packed",
+        "dense/bias           (2,)       real        2      8 B     8 B",
+        "dense/binary_kernel  (1000, 2)  binary  2,000  8.00 kB   250 B",
+        "scale                ()         real        1      4 B     4 B",
+        "total                           binary  2,000  8.00 kB   250 B",
+        "                                real        3     12 B    12 B",
     ]
+
+
+def test_table_of_the_papers_mnist_network():
+    widths = (784, 2048, 2048, 2048, 10)
+    params = [jnp.ones(shape) for shape in itertools.pairwise(widths)]
+    total = bb.partition_table(*bb.partition(params, {"": "binary"})).splitlines()[-2]
+    assert total.split() == ["total", "binary", "10,014,720", "40.06", "MB", "1.25", "MB"]
+
+
+def test_a_leaf_is_packed_in_whole_bytes():
+    assert bb.partition_table(*bb.partition({"binary_kernel": jnp.ones(9)})).splitlines()[1].endswith("36 B     2 B")

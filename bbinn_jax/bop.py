@@ -1,0 +1,83 @@
+r"""Bop, an optimizer whose parameters are the binary weights themselves.
+
+    m <- (1 - gamma) m + gamma g
+    w <- -w    where abs(m) > threshold and sign(m) = sign(w)
+
+There are no latent weights: an average m of the gradients g decides when a
+weight flips. Source: Helwegen et al., Latent Weights Do Not Exist: Rethinking
+Binarized Neural Network Optimization, arXiv 1906.02107, algorithm 1.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bbinn_jax._checks import PyTree, check_floating, check_number, check_update
+
+
+class BopState(NamedTuple):
+    """State of `bop`: the number of steps taken, and m, a tree like the weights."""
+
+    count: jax.Array  # type: ignore[assignment]  # the name in optax; tuples have a method of that name
+    average: PyTree
+
+
+def bop(gamma: optax.ScalarOrSchedule, threshold: float) -> optax.GradientTransformationExtraArgs:
+    """Flips a weight when the average of its gradients is large and has its sign.
+
+    ``m <- (1 - gamma) m + gamma g,  w <- -w where abs(m) > threshold and sign(m) = sign(w)``
+
+    Args:
+        gamma: the rate of the average in [0, 1], a float or an optax schedule;
+            it takes the place of a learning rate.
+        threshold: abs(m) above which a weight flips, >= 0. It has the scale of
+            the gradients.
+
+    Returns:
+        An `optax.GradientTransformationExtraArgs` whose params are weights of
+        exactly -1 and +1, as those of `mode`, and stay so in every dtype (this
+        is not checked); the loss is a function of them. m starts at 0 in their
+        dtype. Keep them in float32: bfloat16 rounds the steps of a small gamma to
+        nothing. A gradient of NaN stops its weight for good.
+
+    Raises:
+        ValueError: gamma or threshold out of its range; in update: params
+            missing or of another tree.
+        TypeError: gamma or threshold is not a number. In init: a leaf that is
+            not floating-point.
+
+    Source: arXiv 1906.02107, algorithm 1.
+
+    >>> tx = bop(gamma=0.5, threshold=0.1)
+    >>> weights = jnp.array([1.0, 1.0, -1.0])
+    >>> updates, _ = tx.update(jnp.array([0.4, 0.2, 0.4]), tx.init(weights), weights)
+    >>> print(optax.apply_updates(weights, updates))
+    [-1.  1. -1.]
+    """
+    if not callable(gamma):
+        check_number("gamma", gamma, "in [0, 1]", lambda v: 0 <= v <= 1)
+    check_number("threshold", threshold, ">= 0", lambda v: v >= 0)
+
+    def init(weights):
+        check_floating("weights", weights)
+        return BopState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, weights))
+
+    def update(updates, state, params=None, **extra_args):
+        check_update(updates, "weights", params)
+        rate = gamma(state.count) if callable(gamma) else gamma
+
+        def leaf_average(g: jax.Array, m: jax.Array) -> jax.Array:
+            wide = jnp.promote_types(m.dtype, jnp.float32)  # in bfloat16 1 - gamma would often be 1
+            return ((1 - rate) * m.astype(wide) + rate * g.astype(wide)).astype(m.dtype)
+
+        def leaf_update(w: jax.Array, m: jax.Array) -> jax.Array:
+            large = jnp.abs(m.astype(jnp.promote_types(m.dtype, jnp.float32))) > threshold
+            return jnp.where(large & (jnp.sign(m) == jnp.sign(w)), -2 * w, 0).astype(w.dtype)
+
+        average = jax.tree.map(leaf_average, updates, state.average)
+        updates = jax.tree.map(leaf_update, params, average)
+        return updates, BopState(optax.safe_increment(state.count), average)
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,122 @@
+"""The methods of the paper's table, each made from a config.
+
+bayesbinn        the Bayesian learning rule over natural parameters
+ste              straight-through training: Adam on latent weights, gradients and weights clipped
+bop              binary optimizer: no latent weights, flips where the average gradient asks for it
+pmf              proximal mean-field: Adam on latent weights, seen through a tanh that sharpens
+full_precision   real weights and Adam: what binary weights are compared with
+"""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+
+import bbinn_jax as bb
+from experiments.training import Method
+
+METHODS = ("bayesbinn", "ste", "bop", "pmf", "full_precision")
+
+# Fields of the config that only some methods read.
+FIELDS = {
+    "temperature": ("bayesbinn",),
+    "num_samples": ("bayesbinn",),
+    "momentum": ("bayesbinn",),
+    "kl_weight": ("bayesbinn",),
+    "train_set_factor": ("bayesbinn",),
+    "init_scale": ("bayesbinn",),
+    "eval_samples": ("bayesbinn",),
+    "threshold": ("bop",),
+    "final_beta": ("pmf",),
+}
+
+
+def check_fields(config: Any, preset: Any) -> None:
+    """Raises ValueError for a field that differs from the preset and that the method would ignore."""
+    for name, methods in FIELDS.items():
+        if config.method not in methods and getattr(config, name) != getattr(preset, name):
+            value = getattr(config, name)
+            raise ValueError(f"{name} is of --method {methods[0]}, got {value!r} with --method {config.method}")
+
+
+def make(config: Any, train_set_size: int) -> Method:
+    """The method that a config names.
+
+    Args:
+        config: with the fields of `image_classification.Config` that its method reads.
+        train_set_size: number of images that an epoch passes over.
+
+    Raises:
+        ValueError: a field out of its range.
+    """
+    total_steps = config.epochs * (train_set_size // config.batch_size)
+    real_optimizer = optax.adam(optax.cosine_decay_schedule(config.real_learning_rate, total_steps))
+    schedule = optax.cosine_decay_schedule(config.learning_rate, total_steps)
+    clip = optax.clip_by_global_norm(1.0)
+
+    def pair(binary_optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
+        return optax.partition({"binary": binary_optimizer, "real": real_optimizer}, ("binary", "real"))
+
+    if config.method == "bayesbinn":
+        expected_loss = partial(
+            bb.expected_loss, temperature=config.temperature, num_samples=config.num_samples, has_aux=True
+        )
+        expected_loss(max)  # raises for a temperature or num_samples out of range now, not when it is traced
+        rule = bb.bayesbinn(
+            schedule,
+            config.train_set_factor * train_set_size,
+            momentum=config.momentum,
+            kl_weight=config.kl_weight,
+        )
+        return Method(
+            init=partial(bb.init_natural, scale=config.init_scale),
+            expected_loss=expected_loss,
+            optimizer=pair(rule),
+            is_posterior=True,
+        )
+    if config.method == "ste":
+        return Method(
+            init=_uniform,
+            expected_loss=_loss_of(bb.straight_through),
+            optimizer=pair(bb.ste(optax.chain(clip, optax.adam(schedule)))),
+        )
+    if config.method == "bop":
+        bb.bop(config.learning_rate, config.threshold)  # raises for a gamma out of range, of a schedule it cannot
+        return Method(
+            init=lambda key, tree: bb.sample(key, jax.tree.map(jnp.zeros_like, tree)),
+            expected_loss=_loss_of(lambda weights: weights),
+            optimizer=pair(bb.bop(schedule, config.threshold)),
+        )
+    if config.method == "pmf":
+        beta = optax.exponential_decay(1.0, total_steps, config.final_beta)
+        return Method(
+            init=lambda key, tree: jax.tree.map(lambda x: 0.1 * x, _uniform(key, tree)),
+            expected_loss=_loss_of(lambda weights: weights),
+            optimizer=pair(bb.pmf(optax.chain(clip, optax.adam(schedule)), beta)),
+        )
+    return Method(
+        init=_glorot,
+        expected_loss=_loss_of(lambda weights: weights),
+        optimizer=pair(optax.chain(clip, optax.adam(schedule))),
+        deployed=lambda weights: weights,
+        is_binary=False,
+    )
+
+
+def _loss_of(weights_fn: Any) -> Any:
+    """No samples: the loss at ``weights_fn(params)``; the key is not used."""
+    return lambda loss_fn: lambda params, key, *args: loss_fn(weights_fn(params), *args)
+
+
+def _uniform(key: jax.Array, tree: Any) -> Any:
+    """Uniform on (-1, 1): the tanh of half a logistic variate."""
+    return bb.bernoulli.expectation(bb.logistic_noise(key, tree))
+
+
+def _glorot(key: jax.Array, tree: Any) -> Any:
+    leaves, treedef = jax.tree.flatten(tree)
+    initializer = jax.nn.initializers.glorot_uniform()
+    keys = jax.random.split(key, len(leaves))
+    return jax.tree.unflatten(treedef, [initializer(k, x.shape, x.dtype) for k, x in zip(keys, leaves, strict=True)])

@@ -1,0 +1,131 @@
+"""Checkpoints: what is saved comes back to the bit, and what is damaged or foreign is refused and kept."""
+
+import shutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+import bbinn_jax as bb
+from experiments import checkpoints
+
+
+def make_state(seed=0):
+    """Every dtype and every odd number that a state may hold."""
+    rng = np.random.default_rng(seed)
+    natural = {"Dense_0": {"kernel": jnp.asarray(rng.normal(size=(300, 200)), jnp.float32), "empty": None}}
+    real = {"scale": jnp.array([np.nan, np.inf, -0.0, 1e-40], jnp.float32), "half": jnp.ones(3, jnp.bfloat16)}
+    tx = optax.partition({"binary": bb.bayesbinn(1e-3, 50, momentum=0.9), "real": optax.adam(1e-2)}, ("binary", "real"))
+    return (natural, real), tx.init((natural, real)), jnp.asarray(seed, jnp.int32), jnp.array([True, False])
+
+
+STATE = make_state()
+
+
+def assert_same(actual, expected):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def content_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("saved")
+    checkpoints.save(folder, 7, STATE, 12.5, "me")
+    return folder
+
+
+def test_state_comes_back_to_the_bit(saved):
+    assert checkpoints.latest(saved) == 7
+    like = jax.tree.map(jnp.zeros_like, STATE)
+    state, seconds = checkpoints.restore(saved, 7, like, "me")
+    assert_same(state, STATE)
+    assert seconds == 12.5
+
+
+def test_restored_state_may_be_given_away(saved):
+    """Training donates its state: the memory must be JAX's own."""
+    state, _ = checkpoints.restore(saved, 7, STATE, "me")
+    leaves = jax.jit(lambda x: jax.tree.map(lambda leaf: leaf, x), donate_argnums=0)(state)
+    assert_same(leaves, STATE)
+
+
+def test_newest_stays_and_half_written_ones_go(tmp_path):
+    for epoch in (1, 2, 10):
+        checkpoints.save(tmp_path, epoch, STATE, 0.0, "me")
+        (tmp_path / "checkpoints" / f"{epoch + 1}.orbax-checkpoint-tmp").mkdir()
+    assert checkpoints.latest(tmp_path) == 10
+    checkpoints.save(tmp_path, 11, STATE, 0.0, "me")  # the name of a half-written one
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["11"]
+
+
+def test_no_checkpoint_is_none(tmp_path):
+    assert checkpoints.latest(tmp_path) is None
+    (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir(parents=True)
+    assert checkpoints.latest(tmp_path) is None
+
+
+def test_remove_leaves_nothing(tmp_path):
+    checkpoints.remove(tmp_path)
+    checkpoints.save(tmp_path, 1, STATE, 0.0, "me")
+    checkpoints.remove(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def damages():
+    """What may happen to any one file: half of it lost, all of it lost, a byte changed, the file gone."""
+
+    def half(path):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+    def empty(path):
+        path.write_bytes(b"")
+
+    def change(path):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 0x10
+        path.write_bytes(content)
+
+    return [half, empty, change, lambda path: path.unlink()]
+
+
+@pytest.mark.parametrize("damage", damages(), ids=["half", "empty", "a byte", "gone"])
+def test_damaged_file_is_refused_or_harmless(saved, tmp_path, damage):
+    """No damage to any file gives another state: it is refused in one line, or the state is the true one."""
+    names = list(content_of(saved))
+    refused = 0
+    for i, name in enumerate(names):
+        folder = tmp_path / str(i)
+        shutil.copytree(saved, folder)
+        damage(folder / name)
+        before = content_of(folder)
+        try:
+            state, seconds = checkpoints.restore(folder, 7, STATE, "me")
+        except ValueError as error:
+            refused += 1
+            assert str(folder) in str(error)
+            assert "\n" not in str(error)
+        else:
+            assert_same(state, STATE)
+            assert seconds == 12.5
+        assert content_of(folder) == before
+    assert refused >= 2
+
+
+def test_foreign_checkpoints_are_refused(saved, tmp_path):
+    with pytest.raises(ValueError, match="of another run"):
+        checkpoints.restore(saved, 7, STATE, "you")
+    other = (*STATE[:3], jnp.zeros(3))
+    with pytest.raises(ValueError, match="of another run: its leaves"):
+        checkpoints.restore(saved, 7, other, "me")
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    (tmp_path / "checkpoints" / "4" / "model.pt").write_text("torch")
+    with pytest.raises(ValueError, match="damaged"):
+        checkpoints.restore(tmp_path, 4, STATE, "me")

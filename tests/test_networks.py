@@ -1,0 +1,86 @@
+"""The networks of the experiments: sizes, and VGG against the same network put together by hand."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bbinn_jax as bb
+from experiments import networks
+
+IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(6, 8, 8, 3)), jnp.float32)
+
+
+def variables_of(model, images=IMAGES):
+    """Weights of +-1, and running statistics that are neither 0 nor 1."""
+    variables = model.init(jax.random.key(0), images, train=False)
+    binary, real = bb.partition(variables["params"])
+    rng = np.random.default_rng(1)
+    return {
+        "params": bb.combine(bb.mode(binary), jax.tree.map(lambda x: x + rng.uniform(0.5, 1, x.shape), real)),
+        "batch_stats": jax.tree.map(lambda x: x + rng.uniform(0.1, 2, x.shape), variables["batch_stats"]),
+    }
+
+
+def count(model, shape):
+    variables = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), jnp.ones(shape))
+    natural, real = bb.partition(variables["params"])
+    return tuple(sum(x.size for x in jax.tree.leaves(tree)) for tree in (natural, real))
+
+
+def test_sizes_of_the_papers_networks():
+    mlp = networks.MLP(hidden=(2048, 2048, 2048), num_classes=10)
+    assert count(mlp, (1, 28, 28, 1)) == (784 * 2048 + 2 * 2048**2 + 2048 * 10, 0) == (10_014_720, 0)
+    vgg = networks.VGG(channels=(128, 256, 512), hidden=(1024, 1024), num_classes=10)
+    widths = [3, 128, 128, 256, 256, 512, 512]
+    convolutions = sum(9 * a * b for a, b in itertools.pairwise(widths))
+    assert count(vgg, (1, 32, 32, 3)) == (convolutions + 512 * 16 * 1024 + 1024**2 + 1024 * 10, 0)
+
+
+@pytest.mark.parametrize("gain", [False, True])
+def test_vgg_equals_convolution_pool_norm_relu_by_hand(gain):
+    model = networks.VGG((4, 5), hidden=(7,), num_classes=3, batch_norm_gain=gain, output_scale=True)
+    variables = variables_of(model)
+    params, stats = variables["params"], variables["batch_stats"]
+
+    def norm(x, place, name):
+        mean, var = place(stats)[name]["mean"], place(stats)[name]["var"]
+        y = (x - mean) / np.sqrt(var + 1e-5)
+        return y * place(params)[name]["scale"] + place(params)[name]["bias"] if gain else y
+
+    def convolve(x, kernel):
+        padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+        return np.einsum("nhwcij,ijco->nhwo", windows, kernel)
+
+    x = np.asarray(IMAGES, np.float64)
+    for i in range(4):
+        x = convolve(x, np.asarray(params[f"BinaryConv_{i}"]["binary_kernel"], np.float64))
+        if i % 2:
+            n, height, width, channels = x.shape
+            x = x.reshape(n, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
+        x = np.maximum(norm(x, lambda tree: tree, f"BatchNorm_{i}"), 0)
+    x = x.reshape(len(x), -1)
+    mlp = lambda tree: tree["MLP_0"]  # noqa: E731
+    x = np.maximum(norm(x @ np.asarray(mlp(params)["BinaryDense_0"]["binary_kernel"]), mlp, "BatchNorm_0"), 0)
+    x = norm(x @ np.asarray(mlp(params)["BinaryDense_1"]["binary_kernel"]), mlp, "BatchNorm_1")
+    expected = x * mlp(params)["output_scale"]
+    np.testing.assert_allclose(model.apply(variables, IMAGES, train=False), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("gain, parameters", [(False, 0), (True, 2 * (16 + 10))])
+def test_batch_norm_gain_is_a_choice(gain, parameters):
+    model = networks.MLP(hidden=(16,), num_classes=10, batch_norm_gain=gain)
+    assert count(model, (1, 8, 8, 1)) == (64 * 16 + 160, parameters)
+
+
+def test_running_statistics_decay_as_told():
+    model = networks.MLP(hidden=(), num_classes=4, batch_norm_decay=0.7)
+    variables = model.init(jax.random.key(0), IMAGES, train=False)
+    _, updated = model.apply(variables, IMAGES, train=True, mutable=["batch_stats"])
+    logits = np.asarray(IMAGES.reshape(6, -1) @ variables["params"]["BinaryDense_0"]["binary_kernel"])
+    statistics = updated["batch_stats"]["BatchNorm_0"]
+    np.testing.assert_allclose(statistics["mean"], 0.3 * logits.mean(axis=0), rtol=1e-4)
+    np.testing.assert_allclose(statistics["var"], 0.7 + 0.3 * logits.var(axis=0), rtol=1e-4)

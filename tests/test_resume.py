@@ -1,0 +1,271 @@
+"""Runs that survive: killed at any moment and continued, several seeds at once, stopped by what is not finite."""
+
+import json
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bbinn_jax import BinaryDense
+from experiments import checkpoints, data, methods, training
+from experiments.image_classification import PRESETS, main, stop_if_not_finite
+from tests.test_image_classification import content_of, read_metrics
+
+TINY = ["--preset", "digits", "--hidden", "32", "--checkpoint-seconds", "0"]
+TIMES = ("wall_seconds", "compile_seconds", "command")
+
+
+def state_of(out):
+    """Every leaf of the last checkpoint, as bytes."""
+    path = (out / "checkpoints" / str(checkpoints.latest(out))).resolve()
+    return {
+        name: np.asarray(leaf).tobytes() for name, leaf in checkpoints._checkpointer().restore(path)["state"].items()
+    }
+
+
+def results_of(out):
+    results = json.loads((out / "results.json").read_text())
+    return {name: value for name, value in results.items() if name not in TIMES}
+
+
+def assert_same_run(actual, expected):
+    assert state_of(actual) == state_of(expected)
+    assert (actual / "metrics.jsonl").read_bytes() == (expected / "metrics.jsonl").read_bytes()
+    assert results_of(actual) == results_of(expected)
+
+
+def process_of(arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments.image_classification", *arguments],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def wait_for_the_first_epoch(process):
+    while not (line := process.stdout.readline()).startswith("epoch"):
+        assert line, process.communicate()
+
+
+def kill(process):
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+
+
+@pytest.mark.parametrize("method", ["bayesbinn", "ste"])
+def test_run_killed_again_and_again_equals_one_that_was_not(tmp_path, method):
+    """Killed 10 times for each method, at random: half of the kills anywhere after the start of the process (imports,
+    compilation, reading the checkpoint), half soon after the first line of output, when checkpoints are written
+    most of the time.
+    """
+    arguments = [*TINY, "--method", method, "--epochs", "250"]
+    start = time.perf_counter()
+    whole = process_of([*arguments, "--out", str(tmp_path / "whole")])
+    wait_for_the_first_epoch(whole)
+    startup = time.perf_counter() - start
+    assert whole.communicate() and whole.returncode == 0
+
+    rng, out, reached = random.Random(0), tmp_path / "killed", []
+    for i in range(10):
+        process = process_of([*arguments, "--out", str(out), "--resume"])
+        if i % 2:
+            wait_for_the_first_epoch(process)
+            time.sleep(rng.uniform(0, 0.3))
+        else:
+            time.sleep(rng.uniform(0, startup))
+        assert process.poll() is None, process.communicate()
+        kill(process)
+        reached.append(checkpoints.latest(out) or 0)
+    assert reached == sorted(reached)
+    assert len(set(reached)) >= 4
+    assert not (out / "results.json").exists()
+    main([*arguments, "--out", str(out), "--resume"])
+    assert_same_run(out, tmp_path / "whole")
+
+
+def test_stopped_run_continues_and_finished_one_stays(tmp_path, capsys):
+    arguments = [*TINY, "--epochs", "6", "--checkpoint-seconds", "1000"]
+    main([*arguments, "--out", str(tmp_path / "whole")])
+    main([*arguments, "--out", str(tmp_path / "run"), "--stop-after-epochs", "2"])
+    main([*arguments, "--out", str(tmp_path / "run"), "--resume"])
+    assert_same_run(tmp_path / "run", tmp_path / "whole")
+    before = content_of(tmp_path / "run")
+    capsys.readouterr()
+    main([*arguments, "--out", str(tmp_path / "run"), "--resume"])
+    assert "finished" in capsys.readouterr().out
+    assert content_of(tmp_path / "run") == before
+
+
+def interrupted_run(out, *arguments):
+    """A run that was killed after its second epoch and in the middle of writing a line."""
+    main([*TINY, "--epochs", "4", "--stop-after-epochs", "2", *arguments, "--out", str(out)])
+    (out / "results.json").unlink()
+    with open(out / "metrics.jsonl", "a") as file:
+        file.write('{"epoch": 3, "se')
+    return [*TINY, "--epochs", "4", "--out", str(out)]
+
+
+def refused(capsys, arguments, out):
+    before = content_of(out)
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    assert content_of(out) == before
+    return error
+
+
+def test_interrupted_run_is_not_lost_without_a_word(tmp_path, capsys):
+    command = interrupted_run(tmp_path / "run")
+    error = refused(capsys, command, tmp_path / "run")
+    assert "--resume" in error and "--overwrite" in error
+    main([*command, "--overwrite"])
+    assert [line["epoch"] for line in read_metrics(tmp_path / "run")] == [1, 2, 3, 4]
+
+
+def test_resume_of_nothing_starts(tmp_path):
+    main([*TINY, "--epochs", "2", "--out", str(tmp_path / "run"), "--resume"])
+    assert len(read_metrics(tmp_path / "run")) == 2
+
+
+@pytest.mark.parametrize(
+    "change", [["--seed", "1"], ["--learning-rate", "0.2"], ["--hidden", "16"], ["--method", "ste"]]
+)
+def test_resume_of_another_run_is_refused(tmp_path, capsys, change):
+    command = interrupted_run(tmp_path / "run")
+    error = refused(capsys, [*command, "--resume", *change], tmp_path / "run")
+    assert change[0] in error or "--method" in error
+    assert change[1] in error
+
+
+def test_truncated_checkpoint_is_refused_and_kept(tmp_path, capsys):
+    command = interrupted_run(tmp_path / "run")
+    largest = max(
+        (tmp_path / "run" / "checkpoints").rglob("*"), key=lambda path: path.is_file() and path.stat().st_size
+    )
+    largest.write_bytes(largest.read_bytes()[: largest.stat().st_size // 2])
+    assert "damaged" in refused(capsys, [*command, "--resume"], tmp_path / "run")
+    assert "--resume" in refused(capsys, command, tmp_path / "run")
+
+
+def test_checkpoint_of_another_run_is_refused_and_kept(tmp_path, capsys):
+    command = interrupted_run(tmp_path / "run")
+    interrupted_run(tmp_path / "other", "--seed", "1")
+    checkpoints.remove(tmp_path / "run")
+    (tmp_path / "other" / "checkpoints").rename(tmp_path / "run" / "checkpoints")
+    assert "another run" in refused(capsys, [*command, "--resume"], tmp_path / "run")
+
+
+def test_lost_metrics_are_refused(tmp_path, capsys):
+    command = interrupted_run(tmp_path / "run")
+    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "run" / "metrics.jsonl").write_text(lines[1])
+    assert "metrics.jsonl is damaged" in refused(capsys, [*command, "--resume"], tmp_path / "run")
+
+
+# Seeds ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+def test_each_of_several_seeds_equals_its_own_run(tmp_path, method):
+    """Over 2 epochs of 25 steps. Products of matrices are summed in another order, so in the first epoch the losses
+    agree to 1e-4, and in the second to 2 %: by then a few weights have come to lie on the other side of 0.
+    """
+    arguments = [*TINY, "--epochs", "2", "--method", method]
+    together = main([*arguments, "--seed", "4", "--seeds", "2", "--out", str(tmp_path / "together")])
+    lines = read_metrics(tmp_path / "together")
+    assert [(line["epoch"], line["seed"]) for line in lines] == [(e, s) for e in (1, 2) for s in (4, 5)]
+    alone = []
+    for i, seed in enumerate((4, 5)):
+        out = tmp_path / str(seed)
+        alone.append(main([*arguments, "--seed", str(seed), "--out", str(out)]))
+        for one, many, tolerance in zip(read_metrics(out), lines[i::2], (1e-4, 0.02), strict=True):
+            assert many["train_loss"] == pytest.approx(one["train_loss"], rel=tolerance)
+        assert together["runs"][i]["seed"] == seed
+        assert together["runs"][i].keys() == alone[i].keys()
+    values = [run["test_accuracy_mode"] for run in together["runs"]]
+    assert together["test_accuracy_mode"] == pytest.approx(np.mean(values))
+    assert together["test_accuracy_mode_std"] == pytest.approx(np.std(values))
+    assert len({line["train_loss"] for line in lines}) == 4  # no seed is another one
+
+
+def test_several_seeds_resume(tmp_path):
+    arguments = [*TINY, "--epochs", "4", "--seeds", "2"]
+    main([*arguments, "--out", str(tmp_path / "whole")])
+    main([*arguments, "--out", str(tmp_path / "run"), "--stop-after-epochs", "3"])
+    (tmp_path / "run" / "results.json").unlink()
+    main([*arguments, "--out", str(tmp_path / "run"), "--resume"])
+    assert state_of(tmp_path / "run") == state_of(tmp_path / "whole")
+    assert (tmp_path / "run" / "metrics.jsonl").read_bytes() == (tmp_path / "whole" / "metrics.jsonl").read_bytes()
+
+
+# What is not finite ---------------------------------------------------------------------------------------------------
+
+
+def test_run_that_is_not_finite_stops_and_keeps_its_checkpoint(tmp_path):
+    """A step so long that the natural parameters are infinite: the next loss is no number."""
+    out = tmp_path / "run"
+    main([*TINY, "--epochs", "4", "--stop-after-epochs", "2", "--out", str(out)])
+    (out / "results.json").unlink()
+    state = state_of(out)
+    with pytest.raises(SystemExit) as stop:
+        main([*TINY, "--epochs", "4", "--learning-rate", "3e38", "--out", str(tmp_path / "bad")])
+    message = stop.value.code
+    assert message.startswith("error: ") and "\n" not in message
+    assert re.search(r"not finite in step \d \(epoch 1, seed 0\)", message)
+    assert "no checkpoint yet" in message
+    assert not (tmp_path / "bad" / "results.json").exists()
+    assert state_of(out) == state
+
+
+class Fragile(nn.Module):
+    """A network whose ``bias`` has a gradient that is no number, and a finite loss, as soon as a pixel exceeds 100."""
+
+    @nn.compact
+    def __call__(self, x, *, train):
+        x = x.reshape(len(x), -1)
+        bias = self.param("bias", nn.initializers.zeros, ())
+        return BinaryDense(3)(jnp.minimum(x, 1)) + jnp.sqrt(0 * bias + jnp.where(jnp.max(x) > 100, 0.0, 1.0))
+
+
+@pytest.mark.parametrize("method", methods.METHODS)
+@pytest.mark.parametrize("num_seeds", [1, 2])
+def test_step_leaf_and_seed_of_a_bad_gradient_are_named(tmp_path, method, num_seeds):
+    config = PRESETS["digits"](method)
+    rule = methods.make(config, 1000)
+    keys = jax.random.split(jax.random.key(0), num_seeds)
+    images = jnp.asarray(np.random.default_rng(0).normal(size=(80, 4, 4, 1)), jnp.float32)
+    labels = jnp.arange(80) % 3
+    images = images.at[17].set(1000.0)
+    model = Fragile()
+    states = jax.vmap(lambda key: training.init(rule, model, key, images))(keys)
+    index = jnp.stack([jnp.arange(40) + 40 * (i == 0) for i in range(num_seeds)])  # the bad image is the last seed's
+    if num_seeds == 1:
+        index = index - 40
+    train_epoch = jax.jit(
+        lambda s, k: training.train_epoch(rule, model, lambda k, x: x, 4, s, k, data.Split(images, labels), index)
+    )
+    states, _, finite = train_epoch(states, keys)
+    step = int(states.step[0])
+    assert 1 <= step <= 10
+    with pytest.raises(SystemExit) as stop:
+        stop_if_not_finite(finite, 7, step, 1, tmp_path)
+    assert f"the gradient of bias is not finite in step {step} (epoch 1, seed {7 + num_seeds - 1})" in stop.value.code
+    leaves = jax.tree_util.tree_leaves_with_path(finite)
+    assert sum(int(np.sum(~np.asarray(leaf))) for _, leaf in leaves) == 1
