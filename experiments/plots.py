@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from bbinn_jax import Prediction
-from experiments.data import Split
+from experiments.data import Dataset
 
 matplotlib.use("Agg")
 BLUE, ORANGE, GREY, RED = "#3465a4", "#e07b00", "#8a8d88", "#c0282d"
@@ -20,7 +20,7 @@ def image_classification(
     path: Path,
     results: dict[str, Any],
     history: list[dict[str, Any]],
-    test: Split,
+    dataset: Dataset,
     predictions: dict[str, Prediction],
     num_unsure: int = 10,
 ) -> Path:
@@ -30,7 +30,7 @@ def image_classification(
         path: of the PNG file.
         results: of the run.
         history: metrics of each epoch.
-        test: the test images and labels.
+        dataset: its test images and labels are shown.
         predictions: for the test images, "mode" and where there is one "mean".
         num_unsure: how many images are shown.
     """
@@ -38,7 +38,7 @@ def image_classification(
     binary, real = results["num_binary_weights"], results["num_real_parameters"]
     weights = f"{binary:,} binary" if binary else f"{real:,} real"
     probabilities, entropy = np.asarray(predictions[name].probabilities), np.asarray(predictions[name].entropy)
-    images, labels = np.asarray(test.images), np.asarray(test.labels)
+    images, labels = np.asarray(dataset.test.images), np.asarray(dataset.test.labels)
     figure = Figure(figsize=(12, 8.4), layout="constrained")
     figure.suptitle(
         f"{results['dataset']}: {weights} weights trained by {results['method']}, seed {results['seed']}",
@@ -55,7 +55,8 @@ def image_classification(
     )
     cells = bottom.subplots(2, num_unsure, height_ratios=(1, 1.3))
     for column, i in enumerate(np.argsort(-entropy)[:num_unsure]):
-        _image(cells[0, column], images[i], f"label {labels[i]}")
+        pixels = np.clip(images[i] * dataset.std + dataset.mean, 0, 1)
+        _image(cells[0, column], pixels, f"label {labels[i]}")
         _probabilities(cells[1, column], probabilities[i], labels[i], first=column == 0)
     figure.savefig(path, dpi=120)
     return path
