@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 PyTree = Any
@@ -46,6 +47,17 @@ def check_floating(name: str, tree: PyTree) -> None:
         if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
             got = type(leaf).__name__ if dtype is None else dtype
             raise TypeError(f"{name} must have floating-point arrays as leaves, got {got} at {path_name(path)!r}")
+
+
+def check_values(name: str, tree: PyTree, condition: str, holds: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Raises ValueError unless ``holds`` is true of every number. A traced leaf has no values yet and passes."""
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if isinstance(leaf, jax.core.Tracer):
+            continue
+        values = np.asarray(leaf).astype(float).ravel()  # of NumPy: inside jit jax.numpy would trace a constant too
+        bad = values[~holds(values)]
+        if bad.size:
+            raise ValueError(f"{name} must be {condition}, got {bad[0]} at {path_name(path)!r}")
 
 
 def is_masked(node: Any) -> bool:

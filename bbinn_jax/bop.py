@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from bbinn_jax._checks import PyTree, check_floating, check_number, check_update
+from bbinn_jax._checks import PyTree, check_floating, check_number, check_update, check_values
 
 
 class BopState(NamedTuple):
@@ -37,14 +38,15 @@ def bop(gamma: optax.ScalarOrSchedule, threshold: float) -> optax.GradientTransf
 
     Returns:
         An `optax.GradientTransformationExtraArgs` whose params are weights of
-        exactly -1 and +1, as those of `mode`, and stay so in every dtype (this
-        is not checked); the loss is a function of them. m starts at 0 in their
-        dtype. Keep them in float32: bfloat16 rounds the steps of a small gamma to
-        nothing. A gradient of NaN stops its weight for good.
+        exactly -1 and +1, as those of `mode`, and stay so in every dtype; the
+        loss is a function of them. m starts at 0 in their dtype. Keep them in
+        float32: bfloat16 rounds the steps of a small gamma to nothing. A
+        gradient of NaN stops its weight for good (`optax.apply_if_finite`).
 
     Raises:
-        ValueError: gamma or threshold out of its range; in update: params
-            missing or of another tree.
+        ValueError: gamma or threshold out of its range. In init: a weight that
+            is not -1 or +1, unless it is traced. In update: params missing or
+            of another tree.
         TypeError: gamma or threshold is not a number. In init: a leaf that is
             not floating-point.
 
@@ -62,6 +64,7 @@ def bop(gamma: optax.ScalarOrSchedule, threshold: float) -> optax.GradientTransf
 
     def init(weights):
         check_floating("weights", weights)
+        check_values("weights", weights, "-1 or +1", lambda w: np.abs(w) == 1)
         return BopState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, weights))
 
     def update(updates, state, params=None, **extra_args):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bbinn_jax._checks import PyTree, check_floating, check_number, check_update, path_name
+from bbinn_jax._checks import PyTree, check_floating, check_number, check_update, check_values
 from bbinn_jax.bernoulli import fisher_information
 
 
@@ -80,7 +80,7 @@ def pmf(optimizer: optax.GradientTransformation, beta: optax.ScalarOrSchedule) -
 
     def init(weights):
         check_floating("weights", weights)
-        _check_inside("weights", weights)
+        check_values("weights", weights, "in (-1, 1)", lambda w: np.abs(w) < 1)
 
         def leaf_latent(w: jax.Array) -> jax.Array:
             wide = jnp.promote_types(w.dtype, jnp.float32)
@@ -108,14 +108,3 @@ def pmf(optimizer: optax.GradientTransformation, beta: optax.ScalarOrSchedule) -
         return jax.tree.map(leaf_update, params, latent), PmfState(count, latent, inner_state)
 
     return optax.GradientTransformationExtraArgs(init, update)
-
-
-def _check_inside(name: str, tree: PyTree) -> None:
-    """Raises ValueError for a weight outside of (-1, 1). A traced leaf has no values yet and passes."""
-    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if isinstance(leaf, jax.core.Tracer):
-            continue
-        values = np.asarray(leaf).astype(float).ravel()  # of NumPy: inside jit jax.numpy would trace a constant too
-        outside = values[~(np.abs(values) < 1)]
-        if outside.size:
-            raise ValueError(f"{name} must be in (-1, 1), got {outside[0]} at {path_name(path)!r}")

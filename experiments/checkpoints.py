@@ -29,13 +29,20 @@ def save(folder: Path, epoch: int, state: Any, seconds: float, identity: str) ->
         state: any pytree of arrays.
         seconds: spent on them.
         identity: what tells this run from others, as text.
+
+    Raises:
+        OSError: it cannot be written; the one before is kept.
     """
     leaves = {name: np.asarray(leaf) for name, leaf in _named_leaves(state)}
     _clean(folder, keep=latest(folder))  # what a killed process left half written
     content = {"state": leaves, "seconds": np.float64(seconds), "digest": _digest(leaves, seconds, identity)}
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # orbax's advice to its own developers
-        _checkpointer().save((_parent(folder) / str(epoch)).resolve(), content)
+    path = (_parent(folder) / str(epoch)).resolve()
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # orbax's advice to its own developers
+            _checkpointer().save(path, content)
+    except Exception as error:  # orbax and tensorstore raise whatever they like
+        raise OSError(f"checkpoint {path} cannot be written: {_first_line(error)}") from error
     _clean(folder, keep=epoch)
 
 
@@ -66,11 +73,14 @@ def restore(folder: Path, epoch: int, like: State, identity: str) -> tuple[State
         found, seconds = dict(content["state"]), float(content["seconds"])
         digest = np.asarray(content["digest"])
     except Exception as error:  # orbax and tensorstore raise whatever they like
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise ValueError(f"checkpoint {path} is damaged: {reason[:200]}; {advice}") from error
-    expected = {name: (leaf.shape, leaf.dtype) for name, leaf in _named_leaves(like)}
-    if {name: (leaf.shape, leaf.dtype) for name, leaf in found.items()} != expected:
-        raise ValueError(f"checkpoint {path} is of another run: its leaves are not those of this one; {advice}")
+        raise ValueError(f"checkpoint {path} is damaged: {_first_line(error)}; {advice}") from error
+    expected = {name: f"{leaf.dtype}{leaf.shape}" for name, leaf in _named_leaves(like)}
+    actual = {name: f"{leaf.dtype}{leaf.shape}" for name, leaf in found.items()}
+    for name in sorted(expected | actual):
+        if (there := actual.get(name, "no leaf")) != (here := expected.get(name, "no leaf")):
+            raise ValueError(
+                f"checkpoint {path} is of another run: it has {there} at {name!r} and this one {here}; {advice}"
+            )
     leaves = {name: np.asarray(found[name]) for name in expected}
     if not np.array_equal(digest, _digest(leaves, seconds, identity)):
         raise ValueError(f"checkpoint {path} is damaged or of another run: its digest is wrong; {advice}")
@@ -95,6 +105,11 @@ def _clean(folder: Path, keep: int | None) -> None:
 
 def _parent(folder: Path) -> Path:
     return folder / "checkpoints"
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
 
 
 def _named_leaves(tree: Any) -> list[tuple[str, Any]]:

@@ -74,8 +74,8 @@ def write_results(results: dict[str, Any]) -> None:
         )
 
     binary, real = results["num_binary_weights"], results["num_real_parameters"]
-    parameters = "parameter" if real == 1 else "parameters"
-    write(f"{binary:,} binary weights ({binary / 8e3:,.1f} kB at one bit each) and {real:,} real {parameters}")
+    counts = f"{real:,} real {'parameter' if real == 1 else 'parameters'}"
+    write(f"{binary:,} binary weights ({binary / 8e3:,.1f} kB at one bit each) and {counts}" if binary else counts)
     entropy = results["posterior_entropy_bits_per_weight"]
     if entropy is not None:
         verdict = " (saturated: every sample is the mode network)" if entropy < 1e-3 else ""

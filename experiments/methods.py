@@ -17,8 +17,6 @@ import optax
 import bbinn_jax as bb
 from experiments.training import Method
 
-METHODS = ("bayesbinn", "ste", "bop", "pmf", "full_precision")
-
 # Fields of the config that only some methods read.
 FIELDS = {
     "temperature": ("bayesbinn",),
@@ -45,7 +43,7 @@ def make(config: Any, train_set_size: int) -> Method:
     """The method that a config names.
 
     Args:
-        config: with the fields of `image_classification.Config` that its method reads.
+        config: with the fields of `presets.Config` that its method reads.
         train_set_size: number of images that an epoch passes over.
 
     Raises:
@@ -83,7 +81,8 @@ def make(config: Any, train_set_size: int) -> Method:
             optimizer=pair(bb.ste(optax.chain(clip, optax.adam(schedule)))),
         )
     if config.method == "bop":
-        bb.bop(config.learning_rate, config.threshold)  # raises for a gamma out of range, of a schedule it cannot
+        if config.learning_rate > 1:
+            raise ValueError(f"learning_rate is the gamma of bop, at most 1, got {config.learning_rate!r}")
         return Method(
             init=lambda key, tree: bb.sample(key, jax.tree.map(jnp.zeros_like, tree)),
             expected_loss=_loss_of(lambda weights: weights),

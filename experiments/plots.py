@@ -110,7 +110,8 @@ def _probabilities(axes: Axes, probabilities: np.ndarray, label: int, *, first: 
     colors[label] = BLUE
     axes.barh(classes, probabilities, color=colors)
     axes.set(xlim=(0, 1), xticks=(0, 1))
-    axes.set_yticks(classes, classes if first else [""] * len(classes), fontsize=8)
+    ticks = classes[:: -(-len(classes) // 10)]
+    axes.set_yticks(ticks, ticks if first else [""] * len(ticks), fontsize=8)
     axes.tick_params(labelsize=8, length=2)
     axes.invert_yaxis()
     for side in ("top", "right"):

@@ -7,6 +7,7 @@ Reads what the runs wrote and nothing else, so it starts without JAX.
 """
 
 import argparse
+import dataclasses
 import json
 import os
 import textwrap
@@ -23,6 +24,7 @@ from rich.console import Console
 from rich.table import Table
 
 from experiments import cli
+from experiments.presets import METHODS, PRESETS
 
 # Test accuracy in percent, mean and standard deviation of 5 runs: arXiv 2002.10778, table 10.
 PAPER_COLUMNS = ("ste", "bop", "pmf", "bayesbinn", "bayesbinn mean", "full_precision")
@@ -37,14 +39,15 @@ COLORS = {"ste": "#d55e00", "bop": "#009e73", "pmf": "#cc79a7", "bayesbinn": "#0
 COLUMNS = ("dataset", "method", "paper: mode", "mode", "paper: mean", "mean", "seeds", "epochs", "device", "min a run")
 EXPLANATION = """
 Test accuracy in percent after the last epoch, mean +- population standard deviation over seeds.
-Paper: arXiv 2002.10778, table 10, 5 runs of 500 epochs, each at its best validation epoch.
+Paper: arXiv 2002.10778, table 10, 5 runs of 500 epochs, each at its best validation epoch; not beside changed settings.
 """
 EXPERIMENT = "image_classification"
 REQUIRED = dict(experiment=str, dataset=str, method=str, seed=int, epochs=int, test_accuracy_mode=float | int)
 SHARED = ("experiment", "preset", "dataset", "method", "epochs", "device", "command")  # by the seeds of one program
 # Of a config or command, what does not change what a run computes, or has a column of its own.
-NOT_SETTINGS = "experiment dataset method seed seeds out overwrite resume stop_after_epochs checkpoint_seconds".split()
-NO_CONFIG = "no config.json"
+NOT_SETTINGS = (
+    "experiment preset dataset method seed seeds epochs out overwrite resume stop_after_epochs checkpoint_seconds"
+).split()
 
 
 class Run(NamedTuple):
@@ -52,19 +55,31 @@ class Run(NamedTuple):
 
     path: Path
     results: dict[str, Any]
-    settings: dict[str, Any]  # what must agree for an average: config.json, or without one the flags of the command
+    changes: str  # of the preset's settings
+    total_epochs: int  # of the schedule
     minutes: float | None
     errors: dict[int, float]  # test error of the mode in percent after each epoch
 
 
 class Row(NamedTuple):
-    """Runs that agree in all but the seed; the name is the method and what tells them from its other rows."""
+    """Runs that agree in all but the seed."""
 
     dataset: str
     method: str
     epochs: int
-    name: str
+    changes: str  # of the preset's settings
     runs: list[Run]
+
+    @property
+    def name(self) -> str:
+        """The method, and what was changed of its preset."""
+        return f"{self.method} ({self.changes})" if self.changes else self.method
+
+    @property
+    def length(self) -> str:
+        """Epochs done, and those of the schedule where it was not finished."""
+        total = self.runs[0].total_epochs
+        return str(self.epochs) if self.epochs == total else f"{self.epochs} of {total}"
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -74,11 +89,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="the figure (default: report.png in the first DIR)")
     parser.add_argument("--markdown", action="store_true", help="print the table as markdown")
     arguments = parser.parse_args(argv)
+    figure_path = arguments.out or arguments.folders[0] / "report.png"
     with cli.user_errors():
+        if figure_path.suffix != ".png":
+            raise ValueError(f"--out must name a .png file, got {figure_path}")
         runs, unfinished = find(arguments.folders)
         rows, repeats = average(runs)
         table = [cells(row) for row in rows]
-        figure = draw(arguments.out or arguments.folders[0] / "report.png", rows)
+        figure = draw(figure_path, rows)
     if arguments.markdown:
         print("\n".join(f"| {' | '.join(line)} |" for line in (COLUMNS, ["---"] * len(COLUMNS), *table)))
     else:
@@ -90,16 +108,24 @@ def find(folders: list[Path]) -> tuple[list[Run], list[str]]:
     """The finished runs below the folders, and a line for each that is not finished."""
     finished: dict[Path, list[Run]] = {}  # by real path: folders may overlap
     unfinished: dict[Path, str] = {}
+
+    def read_or_tell(path: Path) -> list[Run]:
+        try:
+            return read(path)
+        except ValueError as error:
+            unfinished[path.resolve()] = f"left out: {error}"
+            return []
+
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"no such folder: {folder}")
         paths = sorted(folder.rglob("*.json"))
-        here = {path.resolve(): read(path) for path in paths}
-        under_way = {path.resolve(): line for path in paths if (line := progress(path))}
+        here = {path.resolve(): read_or_tell(path) for path in paths}
+        unfinished |= {path.resolve(): line for path in paths if (line := progress(path))}
         if not any(here.values()):
-            raise ValueError("; ".join((f"no finished runs in {folder}", *under_way.values())))
+            told = [unfinished[path] for path in here if path in unfinished]
+            raise ValueError("; ".join((f"no finished runs in {folder}", *told)))
         finished |= here
-        unfinished |= under_way
     return [run for runs in finished.values() for run in runs], list(unfinished.values())
 
 
@@ -120,7 +146,11 @@ def read(path: Path) -> list[Run]:
     if not (isinstance(seeds, list) and seeds and all(isinstance(seed, dict) for seed in seeds)):
         seeds = [{}]
     seeds = [{name: content.get(name) for name in SHARED} | seed for seed in seeds]
-    missing = [name for name, kind in REQUIRED.items() if not all(isinstance(seed.get(name), kind) for seed in seeds)]
+    missing = [
+        name
+        for name, kind in REQUIRED.items()
+        if not all(isinstance(x := seed.get(name), kind) and x == x for seed in seeds)  # a NaN is not itself
+    ]
     if missing and in_run_folder and content.get("experiment", EXPERIMENT) == EXPERIMENT:
         raise ValueError(f"{path} lacks {', '.join(missing)}, or they are of the wrong type")
     if missing:
@@ -131,11 +161,9 @@ def read(path: Path) -> list[Run]:
     minutes = content["wall_seconds"] / 60 / len(seeds) if content.get("wall_seconds") else None
     runs = []
     for results in seeds:
-        settings = saved or {NO_CONFIG: "", **_flags(results["command"] or "")}
-        settings = {name: value for name, value in settings.items() if name not in NOT_SETTINGS}
-        settings |= {name: results[name] for name in ("preset", "device")}
+        changes, total_epochs = _changes(results, saved or _flags(results["command"] or ""))
         errors = {epoch: error for epoch, seed, error in metrics if seed in (None, results["seed"])}
-        runs.append(Run(path, results, settings, minutes, errors))
+        runs.append(Run(path, results, changes, total_epochs, minutes, errors))
     return runs
 
 
@@ -174,43 +202,55 @@ def average(runs: list[Run]) -> tuple[list[Row], list[str]]:
         kinds.setdefault((dataset, [*COLORS, method].index(method), method, -epochs), []).append(run)
     rows, repeats = [], []
     for (dataset, _, method, epochs), peers in sorted(kinds.items()):
-        seen: Counter[tuple[str, int]] = Counter()
-        groups: dict[str, list[Run]] = {}
+        seen: Counter[tuple[Any, ...]] = Counter()
+        groups: dict[tuple[Any, ...], list[Run]] = {}
         for run in peers:
-            details, seed = _differences(run, peers), run.results["seed"]
-            seen[details, seed] += 1
-            if (times := seen[details, seed]) > 1:
+            changes, seed, device = run.changes, run.results["seed"], str(run.results["device"])
+            again = seen[changes, run.total_epochs, device, seed]
+            seen[changes, run.total_epochs, device, seed] += 1
+            if again:
                 repeats.append(f"seed {seed} again, not averaged with the first: {run.path}")
-                details = f"{details}, repeat {times - 1}".removeprefix(", ")
-            groups.setdefault(details, []).append(run)
-        for details, members in sorted(groups.items()):
-            rows.append(Row(dataset, method, -epochs, f"{method} ({details})" if details else method, members))
+                changes = f"{changes}, repeat {again}".removeprefix(", ")
+            groups.setdefault((changes, run.total_epochs, device), []).append(run)
+        for (changes, *_), members in sorted(groups.items()):
+            rows.append(Row(dataset, method, -epochs, changes, members))
     return rows, repeats
 
 
-def _differences(run: Run, peers: list[Run]) -> str:
-    """The settings in which the peers differ; those without a config are compared among themselves."""
-    alike = [peer for peer in peers if (NO_CONFIG in peer.settings) == (NO_CONFIG in run.settings)]
-    texts = []
-    for name, value in run.settings.items():
-        if len({str(peer.settings.get(name)) for peer in (peers if name == NO_CONFIG else alike)}) > 1:
-            value = " ".join(map(str, value)) if isinstance(value, list) else value
-            texts.append(name if value == "" else f"{name}={value}")
-    return ", ".join(texts)
+def _changes(results: dict[str, Any], settings: dict[str, Any]) -> tuple[str, int]:
+    """What a run's settings (config.json, or the flags of its command) change of its preset; and its planned epochs."""
+    name, method = results["preset"], results["method"]
+    preset = dataclasses.asdict(PRESETS[name](method)) if name in PRESETS and method in METHODS else {}
+    texts = [] if preset else [f"preset {name}"]
+    for field, value in settings.items():
+        if field not in NOT_SETTINGS and _text(value) != _text(preset.get(field)):
+            texts.append(f"{field}={_text(value)}")
+    return ", ".join(texts), int(settings.get("epochs", preset.get("epochs", results["epochs"])))
+
+
+def _text(value: Any) -> str:
+    """A setting as one would type it, the same from a config and from a command line."""
+    if isinstance(value, list | tuple):
+        return " ".join(_text(item) for item in value)
+    try:
+        return f"{float(value):g}"
+    except (TypeError, ValueError):
+        return str(value)
 
 
 def cells(row: Row) -> list[str]:
     """The text of a row, in the order of COLUMNS."""
     scores = []
     for name, paper in (("mode", row.method), ("mean", f"{row.method} mean")):
-        scores.append("{:.2f} +- {:.2f}".format(*PAPER[row.dataset, paper]) if (row.dataset, paper) in PAPER else "")
+        published = None if row.changes else PAPER.get((row.dataset, paper))
+        scores.append("{:.2f} +- {:.2f}".format(*published) if published else "")
         measured = [100 * x for run in row.runs if (x := run.results.get(f"test_accuracy_{name}")) is not None]
         spread = f" +- {pstdev(measured):.2f}" if len(measured) > 1 else ""
         scores.append(f"{fmean(measured):.2f}{spread}" if measured else "")
     minutes = [run.minutes for run in row.runs if run.minutes is not None]
     time = f"{fmean(minutes):.1f}" if minutes else ""
     device = str(row.runs[0].results["device"] or "")
-    return [row.dataset, row.name, *scores, str(len(row.runs)), str(row.epochs), device, time]
+    return [row.dataset, row.name, *scores, str(len(row.runs)), row.length, device, time]
 
 
 def write(table: list[list[str]]) -> None:
@@ -254,7 +294,7 @@ def _learning_curves(axes: Axes, dataset: str, rows: list[Row]) -> None:
         errors = [[curve[epoch] for curve in curves if epoch in curve] for epoch in epochs]
         means, color = [fmean(several) for several in errors], COLORS.get(row.method, "#e69f00")
         seeds = "1 seed" if len(curves) == 1 else f"{len(curves)} seeds"
-        label = textwrap.fill(f"{row.name}, {row.epochs} epochs, {seeds}", 70)
+        label = textwrap.fill(f"{row.name}, {row.length} epochs, {seeds}", 70)
         axes.plot(epochs, means, next(styles[row.method]), color=color, label=label)
         axes.plot(epochs[-1], means[-1], "o", color=color, markersize=5)
         axes.fill_between(epochs, [min(x) for x in errors], [max(x) for x in errors], color=color, alpha=0.2, lw=0)
@@ -273,6 +313,7 @@ def _learning_curves(axes: Axes, dataset: str, rows: list[Row]) -> None:
         axes.set_xticks([x for x in (1, 2, 5, 10, 20, 50, 100, 200, 500) if x <= max(lengths)])
         axes.xaxis.set_major_formatter("{x:g}")
     else:
+        axes.set_xlim(0.5, max(lengths) + 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_yscale("symlog", linthresh=1)  # a logarithm that has room for 0
     axes.set_yticks([0, 0.5, 1, 1.5, 2, 3, 4, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100])

@@ -26,7 +26,9 @@ def check_free(folder: Path, *, overwrite: bool, resume: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise FileExistsError(f"--out must be a folder, got the file {folder}")
     if folder.exists() and any(folder.iterdir()) and _read_config(folder) is None:
-        raise FileExistsError(f"--out {folder} holds files that are no run's; choose another folder")
+        raise FileExistsError(
+            f"--out {folder} holds files that are no run's, or its config.json is damaged; choose another folder"
+        )
     if overwrite or resume:
         return
     if (folder / "results.json").exists():
@@ -133,13 +135,11 @@ def _write_whole(path: Path, text: str) -> None:
 
 
 def read_results(folder: Path) -> dict[str, Any] | None:
-    """What results.json holds; None where a run has not finished."""
+    """What results.json holds; None where there is none, or a damaged one, which the checkpoint can replace."""
     try:
-        return json.loads((folder / "results.json").read_text())
-    except FileNotFoundError:
+        return dict(json.loads((folder / "results.json").read_text()))
+    except (FileNotFoundError, ValueError, TypeError):
         return None
-    except ValueError as error:
-        raise ValueError(f"{folder / 'results.json'} is damaged: {error}") from None
 
 
 def summary(results: list[dict[str, Any]]) -> dict[str, Any]:

@@ -123,9 +123,24 @@ def test_foreign_checkpoints_are_refused(saved, tmp_path):
     with pytest.raises(ValueError, match="of another run"):
         checkpoints.restore(saved, 7, STATE, "you")
     other = (*STATE[:3], jnp.zeros(3))
-    with pytest.raises(ValueError, match="of another run: its leaves"):
+    with pytest.raises(ValueError, match=r"of another run: it has bool\(2,\) at .* and this one float32\(3,\)"):
         checkpoints.restore(saved, 7, other, "me")
     (tmp_path / "checkpoints" / "4").mkdir(parents=True)
     (tmp_path / "checkpoints" / "4" / "model.pt").write_text("torch")
     with pytest.raises(ValueError, match="damaged"):
         checkpoints.restore(tmp_path, 4, STATE, "me")
+
+
+def test_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monkeypatch):
+    class FullDisk:
+        def save(self, path, content):
+            path.with_name(path.name + ".orbax-checkpoint-tmp").mkdir()
+            raise ValueError("OUT_OF_RANGE: File too large\nand more")
+
+    checkpoints.save(tmp_path, 3, STATE, 1.5, "me")
+    monkeypatch.setattr(checkpoints, "_checkpointer", FullDisk)
+    with pytest.raises(OSError, match=r"checkpoint .*4 cannot be written: OUT_OF_RANGE: File too large$"):
+        checkpoints.save(tmp_path, 4, STATE, 2.5, "me")
+    monkeypatch.undo()
+    assert checkpoints.latest(tmp_path) == 3
+    assert_same(checkpoints.restore(tmp_path, 3, STATE, "me")[0], STATE)

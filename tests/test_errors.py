@@ -12,6 +12,7 @@ from bbinn_jax import bernoulli, metrics
 KEY = jax.random.key(0)
 W = jnp.zeros(3)
 TREE = {"a": jnp.zeros(3), "b": jnp.zeros(2)}
+SIGNS = {"a": jnp.ones(3), "b": -jnp.ones(2)}
 INTEGERS = {"a": jnp.arange(3)}
 IMAGE = jnp.zeros((4, 2))
 HALVES = jnp.full((4, 2), 0.5)
@@ -221,9 +222,10 @@ CASES = {
     "ste, params": (lambda: update(bb.ste(optax.sgd(1.0)), TREE, None), ValueError, ["latent", "None"]),
     "ste, optimizer": (lambda: bb.ste(0.1), TypeError, ["optimizer", "0.1"]),
     "ste, factory": (lambda: bb.ste(optax.sgd), TypeError, ["optimizer", "sgd"]),
-    "bop, grads, tree": (lambda: update(bop(), {"a": W}), ValueError, ["grads", "weights", "'b'"]),
-    "bop, grads, shape": (lambda: update(bop(), {"a": W, "b": W}), ValueError, ["grads", "weights", "(2,)", "(3,)"]),
-    "bop, params": (lambda: update(bop(), TREE, None), ValueError, ["weights", "None"]),
+    "bop, grads, tree": (lambda: update(bop(), {"a": W}, SIGNS), ValueError, ["grads", "weights", "'b'"]),
+    "bop, grads, shape": (lambda: update(bop(), {"a": W, "b": W}, SIGNS), ValueError, ["grads", "(2,)", "(3,)"]),
+    "bop, weights": (lambda: bop().init({"a": jnp.array([1.0, -1.0, 0.5])}), ValueError, ["weights", "0.5", "'a'"]),
+    "bop, params": (lambda: bop().update(TREE, bop().init(SIGNS)), ValueError, ["weights", "None"]),
     "pmf, grads, tree": (lambda: update(pmf(), {"a": W}), ValueError, ["grads", "weights", "'b'"]),
     "pmf, grads, shape": (lambda: update(pmf(), {"a": W, "b": W}), ValueError, ["grads", "weights", "(2,)", "(3,)"]),
     "pmf, params": (lambda: update(pmf(), TREE, None), ValueError, ["weights", "None"]),

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from experiments import data, runs
-from experiments.image_classification import Config, main
+from experiments.image_classification import main
+from experiments.presets import Config
 
 QUICK = ["--preset", "digits", "--hidden", "32", "--epochs", "4", "--eval-samples", "3"]
 

@@ -29,7 +29,7 @@ def write_run(folder, accuracy=0.98, seed=0, config=None, curve=(0.9, 0.98), **f
     results = RESULTS | {"seed": seed, "test_accuracy_mode": accuracy} | fields
     (folder / "results.json").write_text(json.dumps(results))
     if config is not False:
-        write_config(folder, seed=seed, **(config or {}))
+        write_config(folder, **{"seed": seed, "epochs": results["epochs"]} | (config or {}))
     if curve is not None:
         write_metrics(folder / "metrics.jsonl", curve)
     return results
@@ -111,7 +111,7 @@ def test_rows_by_dataset_method_and_epochs_in_the_order_of_the_paper(tmp_path, c
     rows, _ = read_report(capsys, tmp_path)
     assert [(row["dataset"], row["method"], row["epochs"], row["paper: mode"]) for row in rows] == [
         ("cifar100", "full_precision", "2", "74.83 +- 0.26"),
-        ("digits", "sgd", "2", ""),
+        ("digits", "sgd (preset mnist)", "2", ""),
         ("mnist", "ste", "2", "98.85 +- 0.09"),
         ("mnist", "bayesbinn", "5", "98.86 +- 0.05"),
         ("mnist", "bayesbinn", "2", "98.86 +- 0.05"),
@@ -131,10 +131,12 @@ def test_runs_of_other_settings_are_split_and_say_what_differs(tmp_path, capsys)
     for seed, accuracy in enumerate((0.97, 0.99)):
         write_run(tmp_path / f"a{seed}", accuracy, seed, {"learning_rate": 1e-3, "hidden": [64, 64], "momentum": 0.0})
     write_run(tmp_path / "b", 0.95, 2, {"learning_rate": 1e-4, "hidden": [32], "momentum": 0.0})
+    write_run(tmp_path / "c", 0.96, 3, {"learning_rate": 1e-4, "hidden": [2048, 2048, 2048], "temperature": 1e-10})
     rows, _ = read_report(capsys, tmp_path)
-    assert [(row["method"], row["mode"], row["seeds"]) for row in rows] == [
-        ("bayesbinn (learning_rate=0.0001, hidden=32)", "95.00", "1"),
-        ("bayesbinn (learning_rate=0.001, hidden=64 64)", "98.00 +- 1.00", "2"),
+    assert [(row["method"], row["mode"], row["seeds"], row["paper: mode"]) for row in rows] == [
+        ("bayesbinn", "96.00", "1", "98.86 +- 0.05"),
+        ("bayesbinn (hidden=32)", "95.00", "1", ""),  # what the preset has is not told, and no paper beside another net
+        ("bayesbinn (learning_rate=0.001, hidden=64 64)", "98.00 +- 1.00", "2", ""),
     ]
 
 
@@ -145,35 +147,52 @@ def test_settings_that_change_nothing_do_not_split(tmp_path, capsys):
     assert (row["method"], row["seeds"]) == ("bayesbinn", "2")
 
 
-@pytest.mark.parametrize(("field", "values"), [("preset", ("mnist", "small")), ("device", ("cpu", "NVIDIA H200"))])
-def test_runs_of_another_preset_or_device_are_split(tmp_path, capsys, field, values):
-    for seed, value in enumerate(values):
-        write_run(tmp_path / str(seed), seed=seed, **{field: value})
+def test_runs_on_another_device_or_of_another_preset_are_split(tmp_path, capsys):
+    write_run(tmp_path / "a", seed=0)
+    write_run(tmp_path / "b", seed=1, device="NVIDIA H200")
+    write_run(tmp_path / "c", seed=2, preset="mine")
     rows, _ = read_report(capsys, tmp_path)
-    assert sorted(row["method"] for row in rows) == sorted(f"bayesbinn ({field}={value})" for value in values)
+    assert sorted((row["method"], row["device"]) for row in rows) == [
+        ("bayesbinn", "NVIDIA H200"),
+        ("bayesbinn", "cpu"),
+        ("bayesbinn (preset mine)", "cpu"),
+    ]
+
+
+def test_run_that_ends_before_its_schedule_says_so(tmp_path, capsys):
+    write_run(tmp_path / "a", config={"epochs": 500})
+    write_run(tmp_path / "b", config=False)  # the preset's 500
+    write_run(tmp_path / "c", config=False, command="image_classification --preset mnist --epochs 2")
+    rows, _ = read_report(capsys, tmp_path)
+    assert sorted(row["epochs"] for row in rows) == ["2", "2 of 500", "2 of 500"]
 
 
 def test_without_a_config_the_flags_of_the_command_are_compared(tmp_path, capsys):
     command = RESULTS["command"]
-    for seed, flags in enumerate(
-        ("", "", "--temperature 1e-10 --hidden 64 64 ", "--temperature=1e-10 --hidden 64 64 ")
-    ):
-        write_run(tmp_path / str(seed), 0.9, seed, False, command=f"{command} {flags}--seed {seed} --out runs/{seed}")
+    changed = "--hidden 64 64 --temperature"
+    for seed, flags in enumerate(("", "", f"{changed} 1e-9 ", f"{changed}=1e-9 ")):
+        write_run(
+            tmp_path / str(seed),
+            0.9,
+            seed,
+            False,
+            command=f"{command} --epochs 2 {flags}--seed {seed} --out runs/{seed}",
+        )
     rows, _ = read_report(capsys, tmp_path)
     assert [(row["method"], row["seeds"]) for row in rows] == [
         ("bayesbinn", "2"),
-        ("bayesbinn (temperature=1e-10, hidden=64 64)", "2"),
+        ("bayesbinn (hidden=64 64, temperature=1e-09)", "2"),
     ]
 
 
-def test_runs_with_and_without_a_config_are_not_averaged(tmp_path, capsys):
-    write_run(tmp_path / "a", seed=0, config={"learning_rate": 0.1})
-    write_run(tmp_path / "b", seed=1, config={"learning_rate": 0.1})
-    write_run(tmp_path / "c", seed=2, config=False)
+def test_runs_with_and_without_a_config_are_averaged_where_they_agree(tmp_path, capsys):
+    write_run(tmp_path / "a", seed=0, config={"learning_rate": 0.1, "output_scale": False})
+    write_run(tmp_path / "b", seed=1, config=False, command="x --preset mnist --epochs 2 --learning-rate 1e-1")
+    write_run(tmp_path / "c", seed=2, config=False, command="x --preset mnist --epochs 2")
     rows, _ = read_report(capsys, tmp_path)
     assert [(row["method"], row["seeds"]) for row in rows] == [
-        ("bayesbinn", "2"),
-        ("bayesbinn (no config.json)", "1"),
+        ("bayesbinn", "1"),
+        ("bayesbinn (learning_rate=0.1)", "2"),
     ]
 
 
@@ -345,6 +364,16 @@ BAD_FOLDERS = {
 }
 
 
+def test_one_bad_run_does_not_hide_the_others(tmp_path, capsys):
+    write_run(tmp_path / "good")
+    broken("{}")(tmp_path / "bad")
+    write_run(tmp_path / "nan", float("nan"))
+    rows, rest = read_report(capsys, tmp_path)
+    assert len(rows) == 1
+    assert f"left out: {tmp_path / 'bad' / 'results.json'} lacks experiment" in rest
+    assert f"left out: {tmp_path / 'nan' / 'results.json'} lacks test_accuracy_mode" in rest
+
+
 @pytest.mark.parametrize("case", BAD_FOLDERS)
 def test_bad_folder_ends_in_one_line_and_draws_nothing(tmp_path, capsys, case):
     make, expected = BAD_FOLDERS[case]
@@ -359,9 +388,10 @@ def test_bad_folder_ends_in_one_line_and_draws_nothing(tmp_path, capsys, case):
 def test_figure_that_cannot_be_written_ends_in_one_line(tmp_path, capsys):
     write_run(tmp_path / "a")
     (tmp_path / "folder").mkdir()
-    for out in (tmp_path / "folder", tmp_path / "missing" / "figure.png"):
+    (tmp_path / "folder.png").mkdir()
+    for out in (tmp_path / "folder", tmp_path / "folder.png", tmp_path / "missing" / "figure.png"):
         assert str(out) in fail(capsys, tmp_path / "a", "--out", out)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "folder"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "folder", "folder.png"]
 
 
 def test_failure_while_drawing_leaves_the_old_figure(tmp_path, capsys, monkeypatch):
@@ -378,14 +408,14 @@ def test_failure_while_drawing_leaves_the_old_figure(tmp_path, capsys, monkeypat
 
 
 def test_command_prints_the_whole_table_and_never_imports_jax(tmp_path):
-    write_run(tmp_path / "a", 0.97, 0, {"learning_rate": 0.001, "hidden": [2048, 2048, 2048]})
+    write_run(tmp_path / "a", 0.97, 0, {"learning_rate": 0.0001, "hidden": [2048, 2048, 2048]})
     write_run(tmp_path / "b", 0.99, 1, {"learning_rate": 0.01, "hidden": [512]}, device="NVIDIA H200")
     command = [sys.executable, "-X", "importtime", "-m", "experiments.report", str(tmp_path)]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
     modules = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert "experiments.cli" in modules
     assert not modules & {"jax", "flax", "optax", "bbinn_jax", "tensorflow", "experiments.plots"}
-    for text in ("97.00", "99.00", "98.86 +- 0.05", "NVIDIA H200", "learning_rate=0.001", "2002.10778"):
+    for text in ("97.00", "99.00", "98.86 +- 0.05", "NVIDIA H200", "learning_rate=0.01", "2002.10778"):
         assert text in done.stdout
     assert "…" not in done.stdout
     assert f"figure: {tmp_path / 'report.png'}" in done.stdout

@@ -18,7 +18,8 @@ import pytest
 
 from bbinn_jax import BinaryDense
 from experiments import checkpoints, data, methods, training
-from experiments.image_classification import PRESETS, main, stop_if_not_finite
+from experiments.image_classification import main, stop_if_not_finite
+from experiments.presets import METHODS, PRESETS
 from tests.test_image_classification import content_of, read_metrics
 
 TINY = ["--preset", "digits", "--hidden", "32", "--checkpoint-seconds", "0"]
@@ -182,7 +183,7 @@ def test_lost_metrics_are_refused(tmp_path, capsys):
 # Seeds ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", methods.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 def test_each_of_several_seeds_equals_its_own_run(tmp_path, method):
     """Over 2 epochs of 25 steps. Products of matrices are summed in another order, so in the first epoch the losses
     agree to 1e-4, and in the second to 2 %: by then a few weights have come to lie on the other side of 0.
@@ -244,7 +245,7 @@ class Fragile(nn.Module):
         return BinaryDense(3)(jnp.minimum(x, 1)) + jnp.sqrt(0 * bias + jnp.where(jnp.max(x) > 100, 0.0, 1.0))
 
 
-@pytest.mark.parametrize("method", methods.METHODS)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("num_seeds", [1, 2])
 def test_step_leaf_and_seed_of_a_bad_gradient_are_named(tmp_path, method, num_seeds):
     config = PRESETS["digits"](method)
