@@ -42,6 +42,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 return results
         methods.check_fields(config, PRESETS[config.preset](config.method))
         dataset = data.load(config.dataset)
+        dataset = dataset._replace(test=data.Split(*(part[: config.eval_images] for part in dataset.test)))
         index = split(config, dataset)
         method = methods.make(config, index[0].shape[1])
         model = make_network(config, dataset)
@@ -61,7 +62,7 @@ def split(config: Config, dataset: data.Dataset) -> tuple[jax.Array, jax.Array]:
     seeds = range(config.seed, config.seed + config.seeds)
     parts = [data.holdout(num_images, config.validation_fraction, seed) for seed in seeds]
     train, validation = (jnp.asarray(np.stack(part)) for part in zip(*parts, strict=True))
-    train = train[:, : config.train_images]
+    train, validation = train[:, : config.train_images], validation[:, : config.eval_images]
     if config.batch_size > train.shape[1]:
         raise ValueError(f"batch_size must be at most {train.shape[1]}, got {config.batch_size!r}")
     return train, validation

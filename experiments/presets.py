@@ -44,6 +44,8 @@ class Config:
     """Share of the training images held back."""
     train_images: int | None = None
     """Train on no more than this many of the others."""
+    eval_images: int | None = None
+    """Score no more than this many validation images, and test images, to save time."""
     crop_and_flip: bool = False
     """Whether to move and mirror the training images at random."""
     eval_samples: int = 50
@@ -95,6 +97,7 @@ class Config:
             ("batch_size", 1, None),
             ("eval_samples", 1, None),
             ("train_images", 1, None),
+            ("eval_images", 1, None),
             ("seed", 0, 2**32 - 1),
             ("seeds", 1, 2**32 - self.seed),
             ("checkpoint_seconds", 0, None),

@@ -99,6 +99,19 @@ def test_mnist_learns_in_one_epoch(tmp_path):
     assert results["num_binary_weights"] == 784 * 256 + 256 * 10
 
 
+def test_convolutions_learn_on_fewer_images(tmp_path, capsys):
+    """VGG on digits, 80 steps: a network that has learned nothing has a loss of log 10 = 2.3."""
+    arguments = ["--method", "ste", "--network", "vgg", "--channels", "8", "16", "--hidden", "32", "--epochs", "4"]
+    limits = ["--train-images", "1000", "--eval-images", "100"]
+    out = tmp_path / "run"
+    results = main([*arguments, *limits, "--out", str(out)])
+    assert "1,000 training, 100 validation, 100 test images" in capsys.readouterr().out
+    losses = [line["train_loss"] for line in read_metrics(out)]
+    assert losses == sorted(losses, reverse=True)
+    assert losses[-1] < 1.9
+    assert results["num_binary_weights"] == 9 * (8 + 64 + 8 * 16 + 256) + 16 * 4 * 32 + 320
+
+
 def test_finished_run_is_not_overwritten_unless_told(tmp_path, capsys):
     out = tmp_path / "run"
     first = main([*QUICK, "--out", str(out)])
@@ -168,6 +181,7 @@ BAD_ARGUMENTS = {
     "seeds": (["--seeds", "0"], ["seeds", "0"]),
     "seeds past the last": (["--seed", str(2**32 - 2), "--seeds", "3"], ["seeds", "3"]),
     "training images": (["--train-images", "0"], ["train_images", "0"]),
+    "scored images": (["--eval-images", "0"], ["eval_images", "0"]),
     "batch larger than the training images": (["--train-images", "20"], ["batch_size", "20"]),
     "checkpoint interval": (["--checkpoint-seconds", "-1"], ["checkpoint_seconds", "-1"]),
     "resume and overwrite": (["--resume", "--overwrite"], ["resume", "overwrite"]),
