@@ -73,9 +73,10 @@ def test_run_killed_again_and_again_equals_one_that_was_not(tmp_path, method):
     compilation, reading the checkpoint), half soon after the first line of output, when checkpoints are written
     most of the time.
     """
-    arguments = [*TINY, "--method", method, "--epochs", "250"]
+    arguments = [*TINY, "--method", method, "--epochs", "500"]
+    few_checkpoints = ["--checkpoint-seconds", "1000"]
     start = time.perf_counter()
-    whole = process_of([*arguments, "--out", str(tmp_path / "whole")])
+    whole = process_of([*arguments, *few_checkpoints, "--out", str(tmp_path / "whole")])
     wait_for_the_first_epoch(whole)
     startup = time.perf_counter() - start
     assert whole.communicate() and whole.returncode == 0
@@ -94,7 +95,7 @@ def test_run_killed_again_and_again_equals_one_that_was_not(tmp_path, method):
     assert reached == sorted(reached)
     assert len(set(reached)) >= 4
     assert not (out / "results.json").exists()
-    main([*arguments, "--out", str(out), "--resume"])
+    main([*arguments, *few_checkpoints, "--out", str(out), "--resume"])
     assert_same_run(out, tmp_path / "whole")
 
 
