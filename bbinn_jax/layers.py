@@ -13,6 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bbinn_jax._convolution import convolution
 from bbinn_jax.bayesbinn import init_natural
 
 
@@ -70,7 +71,7 @@ class BinaryConv(nn.Module):
         dtype: of the computation; default: that of inputs and parameters.
         kernel_init: initializer of the weights; default: natural parameters of +-10.
 
-    Inputs are [batch, height, width, channel].
+    Inputs are [batch, height, width, channel]. Differentiated in reverse mode only.
 
     >>> layer = BinaryConv(4, (3, 3))
     >>> variables = layer.init(jax.random.key(0), jnp.ones((1, 8, 8, 2)))
@@ -93,10 +94,10 @@ class BinaryConv(nn.Module):
         shape = (*self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("binary_kernel", self.kernel_init, shape)
         x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-        y = jax.lax.conv_general_dilated(
-            x, kernel, self.strides, self.padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
-        return _add_bias(self, y)
+        pads = self.padding
+        if isinstance(pads, str):
+            pads = jax.lax.padtype_to_pads(x.shape[1:3], self.kernel_size, self.strides, pads)
+        return _add_bias(self, convolution(x, kernel, tuple(self.strides), tuple(map(tuple, pads))))
 
 
 def _add_bias(layer: BinaryDense | BinaryConv, y: jax.Array) -> jax.Array:

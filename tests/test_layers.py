@@ -5,6 +5,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 
 import bbinn_jax as bb
 
@@ -43,6 +45,47 @@ def test_conv_equals_that_of_flax(strides, padding, use_bias):
     ours = bb.BinaryConv(4, (3, 2), **options).apply({"params": {"binary_kernel": kernel, **bias}}, IMAGES)
     flax = nn.Conv(4, (3, 2), **options).apply({"params": {"kernel": kernel, **bias}}, IMAGES)
     np.testing.assert_allclose(ours, flax, rtol=1e-5, atol=1e-5)
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.data())
+def test_gradients_of_conv_are_those_of_jax(data):
+    """Of every stride, padding (negative ones, too) and size with which a window fits."""
+    pairs = lambda low, high: st.tuples(st.integers(low, high), st.integers(low, high))  # noqa: E731
+    size, kernel_size, strides = data.draw(pairs(1, 7)), data.draw(pairs(1, 4)), data.draw(pairs(1, 3))
+    padding = data.draw(st.one_of(st.sampled_from(["SAME", "VALID"]), st.tuples(pairs(-1, 3), pairs(-1, 3))))
+    pads = ((0, 0), (0, 0)) if isinstance(padding, str) else padding
+    assume(padding == "SAME" or all(n + sum(p) >= k for n, p, k in zip(size, pads, kernel_size, strict=True)))
+    x, kernel = RNG.normal(size=(2, *size, 3)), RNG.normal(size=(*kernel_size, 3, 4))
+    as_lists = padding if isinstance(padding, str) else [list(pair) for pair in padding]
+    layer = bb.BinaryConv(4, kernel_size, strides=strides, padding=as_lists)
+
+    def ours(x, kernel):
+        return layer.apply({"params": {"binary_kernel": kernel}}, x)
+
+    def jaxs(x, kernel):
+        return jax.lax.conv_general_dilated(x, kernel, strides, padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    with jax.enable_x64(True):
+        y, pullback = jax.vjp(ours, jnp.asarray(x), jnp.asarray(kernel))
+        expected, expected_pullback = jax.vjp(jaxs, jnp.asarray(x), jnp.asarray(kernel))
+        dy = jnp.asarray(RNG.normal(size=y.shape))
+        np.testing.assert_allclose(y, expected, rtol=1e-10, atol=1e-10)
+        for a, b in zip(pullback(dy), expected_pullback(dy), strict=True):
+            assert a.dtype == b.dtype
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_gradient_of_conv_maps_over_samples():
+    kernels, x = jnp.asarray(signs(3, 3, 2, 3, 4)), jnp.asarray(IMAGES)
+
+    def loss(kernel, x):
+        return jnp.sum(jnp.sin(bb.BinaryConv(4, (3, 2)).apply({"params": {"binary_kernel": kernel}}, x)))
+
+    mapped = jax.vmap(jax.grad(loss, argnums=(0, 1)), (0, None))(kernels, x)
+    for i, kernel in enumerate(kernels):
+        for a, b in zip(mapped, jax.grad(loss, argnums=(0, 1))(kernel, x), strict=True):
+            np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
