@@ -103,7 +103,7 @@ def add_prior(kl_weight: float = 1.0, prior_natural: PyTree = 0.0) -> optax.Grad
 
 def bayesbinn(
     learning_rate: optax.ScalarOrSchedule,
-    train_set_size: int,
+    train_set_size: float,
     *,
     prior_natural: PyTree = 0.0,
     momentum: float = 0.0,

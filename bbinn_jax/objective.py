@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from bbinn_jax._checks import PyTree, check_count, check_number
+from bbinn_jax._mapping import over_leading_axis
 from bbinn_jax.relaxation import relax, relaxed_sample
 
 
@@ -78,10 +79,7 @@ def expected_loss(
         def loss_of_sample(key: jax.Array) -> Any:
             return checked_loss(relaxed_sample(key, natural, temperature=temperature, eps=eps), *args)
 
-        keys = jax.random.split(key, num_samples)
-        if num_samples == 1:  # without vmap: products of matrices with a batch axis of 1 are slow on a CPU
-            return jax.tree.map(lambda x: jnp.mean(jnp.asarray(x)[None], axis=0), loss_of_sample(keys[0]))
-        outputs = jax.vmap(loss_of_sample)(keys)
+        outputs = over_leading_axis(loss_of_sample)(jax.random.split(key, num_samples))
         return jax.tree.map(lambda x: jnp.mean(x, axis=0), outputs)
 
     return loss_over_samples if num_samples else loss_at_expectation

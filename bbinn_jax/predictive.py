@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from bbinn_jax._checks import PyTree, check_count
+from bbinn_jax._mapping import over_leading_axis
 from bbinn_jax.bernoulli import mode, sample
 
 ApplyFn = Callable[[PyTree, jax.Array], jax.Array]
@@ -88,7 +89,7 @@ def posterior_predictive(
     def add_chunk(total, keys_and_counts):
         keys, counts = keys_and_counts
         # One after the other, so that the order of summation does not depend on the chunks.
-        return jax.lax.scan(add_one, total, (jax.vmap(predict_sample)(keys), counts))
+        return jax.lax.scan(add_one, total, (over_leading_axis(predict_sample)(keys), counts))
 
     # The last chunk is filled up with samples that do not count.
     num_chunks = -(-num_samples // chunk_size)

@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.cli import first_line
+
 State = TypeVar("State")
 
 
@@ -42,7 +44,7 @@ def save(folder: Path, epoch: int, state: Any, seconds: float, identity: str) ->
             warnings.simplefilter("ignore")  # orbax's advice to its own developers
             _checkpointer().save(path, content)
     except Exception as error:  # orbax and tensorstore raise whatever they like
-        raise OSError(f"checkpoint {path} cannot be written: {_first_line(error)}") from error
+        raise OSError(f"checkpoint {path} cannot be written: {first_line(error)}") from error
     _clean(folder, keep=epoch)
 
 
@@ -73,7 +75,7 @@ def restore(folder: Path, epoch: int, like: State, identity: str) -> tuple[State
         found, seconds = dict(content["state"]), float(content["seconds"])
         digest = np.asarray(content["digest"])
     except Exception as error:  # orbax and tensorstore raise whatever they like
-        raise ValueError(f"checkpoint {path} is damaged: {_first_line(error)}; {advice}") from error
+        raise ValueError(f"checkpoint {path} is damaged: {first_line(error)}; {advice}") from error
     expected = {name: f"{leaf.dtype}{leaf.shape}" for name, leaf in _named_leaves(like)}
     actual = {name: f"{leaf.dtype}{leaf.shape}" for name, leaf in found.items()}
     for name in sorted(expected | actual):
@@ -105,11 +107,6 @@ def _clean(folder: Path, keep: int | None) -> None:
 
 def _parent(folder: Path) -> Path:
     return folder / "checkpoints"
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def _named_leaves(tree: Any) -> list[tuple[str, Any]]:

@@ -66,6 +66,12 @@ def user_errors() -> Iterator[None]:
         sys.exit(_fail(str(error)))
 
 
+def first_line(error: Exception) -> str:
+    """What an error of another library says, in one line of at most 200 characters."""
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
 def _fail(message: str) -> int:
     print(f"error: {message}", file=sys.stderr)
     return 2

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.cli import first_line
+
 Pixels = tuple[np.ndarray, np.ndarray]  # images [n, height, width, channel] in [0, 1], labels [n]
 
 
@@ -157,10 +159,9 @@ def load_tfds(name: str, splits: tuple[str, ...]) -> list[Pixels]:
         sources = tfds.data_source(name, data_dir=data_dir(), download=False)
         return [_read(sources[split]) for split in splits]
     except Exception as error:  # tfds, array_record and pillow raise whatever they like
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
-            f"data set {name!r} in {folder} cannot be read: {reason}; delete that folder and prepare it again "
-            f"with: python -m experiments.prepare {name}"
+            f"data set {name!r} in {folder} cannot be read: {first_line(error)}; delete that folder and prepare "
+            f"it again with: python -m experiments.prepare {name}"
         ) from error
 
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bbinn_jax as bb
+from bbinn_jax._mapping import over_leading_axis
 from experiments import checkpoints, cli, console, data, methods, networks, plots, runs, training
 from experiments.presets import METHODS, PRESETS, Config
 
@@ -114,11 +115,15 @@ def run(
 
     states, history, seconds = train(config, method, model, states, train_keys, dataset, index, out)
 
-    predict_mode = jax.vmap(partial(training.predict_mode, method, model), (0, None))
-    predictions = {"mode": jax.jit(predict_mode)(states, dataset.test.images)}
+    def predict_mode(images: jax.Array, states: training.State) -> bb.Prediction:
+        return over_leading_axis(partial(training.predict_mode, method, model, images))(states)
+
+    def predict_mean(images: jax.Array, states: training.State, keys: jax.Array) -> bb.Prediction:
+        return over_leading_axis(partial(training.predict_mean, model, config.eval_samples, images))(states, keys)
+
+    predictions = {"mode": jax.jit(predict_mode)(dataset.test.images, states)}
     if method.is_posterior:
-        predict_mean = jax.vmap(partial(training.predict_mean, model, config.eval_samples), (0, 0, None))
-        predictions["mean"] = jax.jit(predict_mean)(states, test_keys, dataset.test.images)
+        predictions["mean"] = jax.jit(predict_mean)(dataset.test.images, states, test_keys)
 
     def results_of(i: int, seed: int) -> dict[str, Any]:
         last = history[i - len(seeds)]
@@ -187,8 +192,11 @@ def train(
     augment = partial(data.crop_and_flip, fill=fill) if config.crop_and_flip else lambda key, images: images
     epoch_fn = jax.jit(partial(training.train_epoch, method, model, augment, config.batch_size), donate_argnums=0)
     train_epoch = epoch_fn.lower(states, keys, dataset.train, index[0]).compile()
-    evaluate_fn = jax.jit(jax.vmap(partial(evaluate_epoch, method, model), (0, None, 0)))
-    evaluate = evaluate_fn.lower(states, dataset, index[1]).compile()
+
+    def evaluate_fn(dataset: data.Dataset, states: training.State, validation: jax.Array) -> dict[str, Any]:
+        return over_leading_axis(partial(evaluate_epoch, method, model, dataset))(states, validation)
+
+    evaluate = jax.jit(evaluate_fn).lower(dataset, states, index[1]).compile()
     compile_seconds = time.perf_counter() - start
 
     last = config.stop_after_epochs or config.epochs
@@ -196,7 +204,7 @@ def train(
     for epoch, report in console.epochs(done + 1, last):
         states, metrics, finite = train_epoch(states, keys, dataset.train, index[0])
         stop_if_not_finite(finite, config.seed, int(states.step[0]), epoch, out)
-        scored = evaluate(states, dataset, index[1])
+        scored = evaluate(dataset, states, index[1])
         values = {"train_loss": metrics.loss, "train_accuracy": metrics.accuracy, **scored}
         lines = [
             {"epoch": epoch, "seed": config.seed + i}
@@ -233,13 +241,13 @@ def stop_if_not_finite(finite: training.Finite, first_seed: int, step: int, epoc
 def evaluate_epoch(
     method: training.Method,
     model: networks.MLP | networks.VGG,
-    state: training.State,
     dataset: data.Dataset,
+    state: training.State,
     validation: jax.Array,
 ) -> dict[str, Any]:
     """How the network of one seed does after an epoch, and what the posterior looks like."""
-    on_validation = training.predict_mode(method, model, state, dataset.train.images[validation])
-    on_test = training.predict_mode(method, model, state, dataset.test.images)
+    on_validation = training.predict_mode(method, model, dataset.train.images[validation], state)
+    on_test = training.predict_mode(method, model, dataset.test.images, state)
     return {
         "validation_accuracy": bb.metrics.accuracy(on_validation.probabilities, dataset.train.labels[validation]),
         "test_accuracy_mode": bb.metrics.accuracy(on_test.probabilities, dataset.test.labels),

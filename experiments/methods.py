@@ -15,35 +15,36 @@ import jax.numpy as jnp
 import optax
 
 import bbinn_jax as bb
+from experiments.presets import Config
 from experiments.training import Method
 
-# Fields of the config that only some methods read.
+# Fields of the config that only one method reads.
 FIELDS = {
-    "temperature": ("bayesbinn",),
-    "num_samples": ("bayesbinn",),
-    "momentum": ("bayesbinn",),
-    "kl_weight": ("bayesbinn",),
-    "train_set_factor": ("bayesbinn",),
-    "init_scale": ("bayesbinn",),
-    "eval_samples": ("bayesbinn",),
-    "threshold": ("bop",),
-    "final_beta": ("pmf",),
+    "temperature": "bayesbinn",
+    "num_samples": "bayesbinn",
+    "momentum": "bayesbinn",
+    "kl_weight": "bayesbinn",
+    "train_set_factor": "bayesbinn",
+    "init_scale": "bayesbinn",
+    "eval_samples": "bayesbinn",
+    "threshold": "bop",
+    "final_beta": "pmf",
 }
 
 
-def check_fields(config: Any, preset: Any) -> None:
+def check_fields(config: Config, preset: Config) -> None:
     """Raises ValueError for a field that differs from the preset and that the method would ignore."""
-    for name, methods in FIELDS.items():
-        if config.method not in methods and getattr(config, name) != getattr(preset, name):
+    for name, method in FIELDS.items():
+        if config.method != method and getattr(config, name) != getattr(preset, name):
             value = getattr(config, name)
-            raise ValueError(f"{name} is of --method {methods[0]}, got {value!r} with --method {config.method}")
+            raise ValueError(f"{name} is of --method {method}, got {value!r} with --method {config.method}")
 
 
-def make(config: Any, train_set_size: int) -> Method:
+def make(config: Config, train_set_size: int) -> Method:
     """The method that a config names.
 
     Args:
-        config: with the fields of `presets.Config` that its method reads.
+        config: of which the fields of its method are read.
         train_set_size: number of images that an epoch passes over.
 
     Raises:
@@ -99,7 +100,6 @@ def make(config: Any, train_set_size: int) -> Method:
         init=_glorot,
         expected_loss=_loss_of(lambda weights: weights),
         optimizer=pair(optax.chain(clip, optax.adam(schedule))),
-        deployed=lambda weights: weights,
         is_binary=False,
     )
 

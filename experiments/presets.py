@@ -6,9 +6,10 @@ A preset is the record of an experiment: its command and numbers are in experime
 import dataclasses
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
-METHODS = ("bayesbinn", "ste", "bop", "pmf", "full_precision")
+MethodName = Literal["bayesbinn", "ste", "bop", "pmf", "full_precision"]
+METHODS: tuple[MethodName, ...] = get_args(MethodName)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,7 +18,7 @@ class Config:
 
     preset: str = "digits"
     """Which preset the other fields start from: digits, or mnist, cifar10, cifar100 with or without -short."""
-    method: Literal["bayesbinn", "ste", "bop", "pmf", "full_precision"] = "bayesbinn"
+    method: MethodName = "bayesbinn"
     """How the weights are trained."""
     dataset: Literal["digits", "mnist", "cifar10", "cifar100"] = "digits"
     """Digits comes with scikit-learn, the others are read from TFDS_DATA_DIR."""

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import optax
 
 import bbinn_jax as bb
+from bbinn_jax._mapping import over_leading_axis
 from experiments.data import Split
 
 
@@ -26,15 +27,13 @@ class Method(NamedTuple):
         expected_loss: turns ``loss_fn(weights, *args) -> (loss, aux)`` into
             ``f(natural, key, *args)``.
         optimizer: of the pair (natural, real).
-        deployed: the weights of the network that is shipped, a function of natural.
-        is_binary: whether these weights are +-1.
+        is_binary: whether the network that is shipped has weights +-1, the mode of natural.
         is_posterior: whether natural is a posterior, from which networks can be drawn.
     """
 
     init: Callable[[jax.Array, Any], Any]
     expected_loss: Callable[[Callable[..., Any]], Callable[..., Any]]
     optimizer: optax.GradientTransformation
-    deployed: Callable[[Any], Any] = bb.mode
     is_binary: bool = True
     is_posterior: bool = False
 
@@ -147,7 +146,7 @@ def train_epoch(
 
     def body(carry):
         i, states, totals, _ = carry
-        states, metrics, finite = over_seeds(step)(states, step_keys, orders[:, i])
+        states, metrics, finite = over_leading_axis(step)(states, step_keys, orders[:, i])
         return i + 1, states, jax.tree.map(jnp.add, totals, metrics), finite
 
     step_keys, orders = jax.vmap(shuffle)(states, keys, index)
@@ -158,26 +157,15 @@ def train_epoch(
     return states, jax.tree.map(lambda x: x / i, totals), finite
 
 
-def over_seeds(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`jax.vmap`, but for one seed without it: on a CPU products with a batch axis of 1 take three times as long."""
-
-    def of_one_seed(*args: Any) -> Any:
-        return jax.tree.map(lambda x: x[None], function(*jax.tree.map(lambda x: x[0], args)))
-
-    def of_any(*args: Any) -> Any:
-        num_seeds = len(jax.tree.leaves(args)[0])
-        return of_one_seed(*args) if num_seeds == 1 else jax.vmap(function)(*args)
-
-    return of_any
+def predict_mode(method: Method, model: nn.Module, images: jax.Array, state: State) -> bb.Prediction:
+    """The prediction of the network that is shipped: the mode, or the real weights themselves."""
+    apply_fn, weights = _apply_fn(model, state), state.params[0]
+    if not method.is_binary:
+        return bb.mode_predictive(lambda _, images: apply_fn(weights, images), weights, images)
+    return bb.mode_predictive(apply_fn, weights, images)
 
 
-def predict_mode(method: Method, model: nn.Module, state: State, images: jax.Array) -> bb.Prediction:
-    """The prediction of the network that is shipped, for most methods the mode."""
-    apply_fn, natural = _apply_fn(model, state), state.params[0]
-    return bb.mode_predictive(lambda _, images: apply_fn(method.deployed(natural), images), natural, images)
-
-
-def predict_mean(model: nn.Module, num_samples: int, state: State, key: jax.Array, images: jax.Array) -> bb.Prediction:
+def predict_mean(model: nn.Module, num_samples: int, images: jax.Array, state: State, key: jax.Array) -> bb.Prediction:
     """The mean prediction of networks drawn from the posterior, one at a time."""
     return bb.posterior_predictive(
         _apply_fn(model, state), state.params[0], key, images, num_samples=num_samples, chunk_size=1

@@ -220,20 +220,32 @@ def test_several_seeds_resume(tmp_path):
 # What is not finite ---------------------------------------------------------------------------------------------------
 
 
-def test_run_that_is_not_finite_stops_and_keeps_its_checkpoint(tmp_path):
-    """A step so long that the natural parameters are infinite: the next loss is no number."""
-    out = tmp_path / "run"
-    main([*TINY, "--epochs", "4", "--stop-after-epochs", "2", "--out", str(out)])
-    (out / "results.json").unlink()
-    state = state_of(out)
+def test_step_that_is_too_long_stops_the_run(tmp_path):
+    """The natural parameters become infinite, and so the next loss is no number."""
     with pytest.raises(SystemExit) as stop:
-        main([*TINY, "--epochs", "4", "--learning-rate", "3e38", "--out", str(tmp_path / "bad")])
+        main([*TINY, "--epochs", "4", "--learning-rate", "3e38", "--out", str(tmp_path)])
     message = stop.value.code
     assert message.startswith("error: ") and "\n" not in message
     assert re.search(r"not finite in step \d \(epoch 1, seed 0\)", message)
     assert "no checkpoint yet" in message
-    assert not (tmp_path / "bad" / "results.json").exists()
-    assert state_of(out) == state
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_run_that_is_not_finite_stops_and_keeps_its_checkpoint(tmp_path, monkeypatch):
+    """After its second epoch every image is damaged; with whole images again the run goes on from the checkpoint."""
+    arguments = [*TINY, "--epochs", "4", "--out", str(tmp_path)]
+    main([*arguments, "--stop-after-epochs", "2"])
+    files = {path: content for path, content in content_of(tmp_path).items() if "results.json" not in str(path)}
+    digits = data.load("digits")
+    damaged = digits._replace(train=digits.train._replace(images=jnp.full_like(digits.train.images, jnp.nan)))
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as stop:
+        patch.setattr(data, "load", lambda name: damaged)
+        main([*arguments, "--resume"])
+    steps = 2 * (digits.train.labels.size * 9 // 10 // 50)
+    assert f"the loss is not finite in step {steps + 1} (epoch 3, seed 0)" in stop.value.code
+    assert stop.value.code.endswith(f"{tmp_path}/checkpoints/2 is kept")
+    assert {path: content_of(tmp_path)[path] for path in files} == files
+    assert main([*arguments, "--resume"])["epochs"] == 4
 
 
 class Fragile(nn.Module):
