@@ -1,6 +1,8 @@
 """Neural networks whose weights are single bits, trained by Bayes."""
 
 from bbinn_jax import bernoulli as bernoulli
+from bbinn_jax import calibration as calibration
+from bbinn_jax import diagnostics as diagnostics
 from bbinn_jax import metrics as metrics
 from bbinn_jax.bayesbinn import add_prior as add_prior
 from bbinn_jax.bayesbinn import bayesbinn as bayesbinn
@@ -20,10 +22,14 @@ from bbinn_jax.partition import partition as partition
 from bbinn_jax.partition import partition_table as partition_table
 from bbinn_jax.pmf import pmf as pmf
 from bbinn_jax.predictive import Prediction as Prediction
+from bbinn_jax.predictive import logit_average_predictive as logit_average_predictive
 from bbinn_jax.predictive import mode_predictive as mode_predictive
 from bbinn_jax.predictive import posterior_predictive as posterior_predictive
 from bbinn_jax.relaxation import relax as relax
 from bbinn_jax.relaxation import relaxed_sample as relaxed_sample
+from bbinn_jax.saving import Posterior as Posterior
+from bbinn_jax.saving import load_posterior as load_posterior
+from bbinn_jax.saving import save_posterior as save_posterior
 from bbinn_jax.ste import ste as ste
 from bbinn_jax.ste import straight_through as straight_through
 

@@ -1,9 +1,17 @@
-"""What a posterior looks like."""
+"""What a posterior looks like: how undecided it is, and whether it still moves.
+
+Each function takes natural parameters, any pytree of floating-point arrays, and returns
+one scalar, a mean over weights, in float32 or wider. Of each leaf by itself:
+``jax.tree.map(entropy_bits_per_weight, natural)``. They raise ValueError for a tree
+without a weight, and TypeError for a leaf that is not floating-point.
+"""
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
-from bbinn_jax._checks import PyTree
+from bbinn_jax._checks import PyTree, check_floating, check_number, check_same_tree
 from bbinn_jax.bernoulli import entropy
 
 
@@ -13,20 +21,80 @@ def entropy_bits_per_weight(natural: PyTree) -> jax.Array:
     ``H(q) / (n log 2)``. At 0 the posterior is saturated: its mean is its mode and
     every sample is the same network.
 
-    Args:
-        natural: lambda, any pytree of floating-point arrays.
-
-    Returns:
-        A scalar in [0, 1].
-
-    Raises:
-        ValueError: a tree without a weight.
-        TypeError: a leaf that is not floating-point.
-
     >>> print(entropy_bits_per_weight({"a": jnp.zeros(3), "b": jnp.full(3, 9.0)}))
     0.5
     """
+    return entropy(natural) / (_num_weights(natural) * jnp.log(2))
+
+
+def saturated_share(natural: PyTree, *, certainty: float = 0.99) -> jax.Array:
+    """The share of weights with one value more probable than ``certainty``, in [0, 1].
+
+    ``sigmoid(2 abs(lambda)) > certainty``
+
+    >>> print(saturated_share(jnp.array([-3.0, -1.0, 1.0, 2.5])))
+    0.5
+    """
+    check_number("certainty", certainty, "in [0.5, 1)", lambda v: 0.5 <= v < 1)
+    return _mean(lambda x: jax.nn.sigmoid(2 * jnp.abs(x)) > certainty, natural)
+
+
+def flip_rate(natural: PyTree, previous: PyTree) -> jax.Array:
+    """The share of weights of the mode that differ between two posteriors, in [0, 1].
+
+    Args:
+        natural: lambda now.
+        previous: lambda before, the same tree; or its mode.
+
+    Raises:
+        ValueError: trees that differ.
+
+    >>> print(flip_rate(jnp.array([0.1, -2.0]), jnp.array([-0.1, -1.0])))
+    0.5
+    """
+    check_same_tree("previous", previous, "natural", natural)
+    return _mean(lambda x, before: (x > 0) != (before > 0), natural, previous)
+
+
+def frozen_share(natural: PyTree, *, temperature: float | jax.Array, eps: float = 1e-10) -> jax.Array:
+    """The share of weights to expect without a gradient of their own in a step, in [0, 1].
+
+    They are those with ``1 - w^2 < eps`` for the relaxed sample w, of whose derivative
+    nothing but eps is left. With ``1 - tanh(c)^2 = eps`` and logistic noise
+
+        P(abs(lambda + delta) > c tau) = sigmoid(2 (lambda - c tau)) + sigmoid(-2 (lambda + c tau))
+
+    Args:
+        natural: lambda.
+        temperature: tau > 0 of the relaxed samples; may be traced.
+        eps: in (0, 1), as in `relax`.
+
+    Raises:
+        ValueError: temperature not positive, or eps not in (0, 1).
+
+    >>> print(frozen_share(jnp.array([0.0, 20.0]), temperature=0.1))
+    0.5800834
+    """
+    check_number("temperature", temperature, "> 0", lambda v: v > 0)
+    check_number("eps", eps, "in (0, 1)", lambda v: 0 < v < 1)
+    edge = temperature * jnp.arccosh(1 / jnp.sqrt(eps))
+    return _mean(lambda x: jax.nn.sigmoid(2 * (x - edge)) + jax.nn.sigmoid(-2 * (x + edge)), natural)
+
+
+def _mean(function: Callable[..., jax.Array], natural: PyTree, *rest: PyTree) -> jax.Array:
+    """The mean over all weights of a function of leaves."""
+    check_floating("natural", natural)
+
+    def leaf_sum(x: jax.Array, *others: jax.Array) -> jax.Array:
+        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        return jnp.sum(function(x.astype(dtype), *others), dtype=dtype)
+
+    sums = jax.tree.leaves(jax.tree.map(leaf_sum, natural, *rest))
+    return jnp.sum(jnp.stack(sums or [jnp.zeros(())])) / _num_weights(natural)
+
+
+def _num_weights(natural: PyTree) -> int:
     num_weights = sum(jnp.size(x) for x in jax.tree.leaves(natural))
     if num_weights == 0:
         raise ValueError(f"natural must have at least one weight, got {natural!r}")
-    return entropy(natural) / (num_weights * jnp.log(2))
+    return num_weights

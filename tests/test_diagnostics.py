@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from bbinn_jax import diagnostics, logistic_noise, mode
 from bbinn_jax.diagnostics import entropy_bits_per_weight
 from tests import reference
 
@@ -33,3 +34,51 @@ def test_bfloat16_is_accumulated_in_float32():
 def test_tree_without_a_weight_is_refused():
     with pytest.raises(ValueError, match="natural must have at least one weight"):
         entropy_bits_per_weight({"a": None})
+
+
+def test_saturated_share_equals_a_count():
+    x = np.random.default_rng(0).normal(scale=3, size=1000).astype(np.float32)
+    certainty = 1 / (1 + np.exp(-2 * np.abs(x).astype(float)))
+    for level in (0.5, 0.9, 0.99):
+        share = diagnostics.saturated_share({"a": x[:300], "b": x[300:]}, certainty=level)
+        np.testing.assert_allclose(share, np.mean(certainty > level), rtol=1e-6)
+
+
+def test_flip_rate_counts_changed_signs():
+    """0 counts as -1, as it does for the mode; the mode may stand for the posterior before."""
+    before = {"a": jnp.array([1.0, -1.0, 0.0, 2.0]), "b": jnp.array([-3.0])}
+    now = {"a": jnp.array([0.1, 0.1, -1.0, -2.0]), "b": jnp.array([-0.1])}
+    np.testing.assert_allclose(diagnostics.flip_rate(now, before), 0.4)
+    np.testing.assert_allclose(diagnostics.flip_rate(now, mode(before)), 0.4)
+    assert diagnostics.flip_rate(now, now) == 0
+
+
+@pytest.mark.parametrize("temperature", [1e-10, 0.05, 0.3])
+@pytest.mark.parametrize("eps", [1e-10, 1e-3])
+def test_frozen_share_is_that_of_samples(key, temperature, eps):
+    """Of 10^6 samples, five standard errors of which are at most 0.0025."""
+    natural = jnp.tile(jnp.array([0.0, 0.7, -2.0, 5.0]), 250_000)
+    z = (np.asarray(natural) + np.asarray(logistic_noise(key, natural))).astype(np.float64) / temperature
+    expected = np.mean(1 / np.cosh(np.minimum(np.abs(z), 300)) ** 2 < eps)
+    np.testing.assert_allclose(
+        diagnostics.frozen_share(natural, temperature=temperature, eps=eps), expected, atol=0.0025
+    )
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        diagnostics.saturated_share,
+        lambda natural: diagnostics.flip_rate(natural, natural),
+        lambda natural: diagnostics.frozen_share(natural, temperature=0.1),
+    ],
+)
+def test_shares_are_scalars_under_jit_and_refuse_what_is_no_weight(function):
+    natural = {"a": jnp.linspace(-2, 2, 7, dtype=jnp.bfloat16), "b": None}
+    value = jax.jit(function)(natural)
+    assert value.shape == () and value.dtype == jnp.float32
+    np.testing.assert_allclose(value, function(natural), rtol=1e-6)
+    with pytest.raises(ValueError, match="natural must have at least one weight"):
+        function({"a": None})
+    with pytest.raises(TypeError, match="natural must have floating-point arrays"):
+        function({"a": jnp.arange(3)})

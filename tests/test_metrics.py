@@ -1,9 +1,12 @@
-"""Against scikit-learn, and a NumPy loop for the calibration error."""
+"""Against scikit-learn, NumPy loops where it has no such function, and values found by hand."""
+
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sklearn.calibration
 import sklearn.metrics
 
 from bbinn_jax import metrics
@@ -69,6 +72,99 @@ def test_calibration_error_equals_a_loop(predictions, num_bins):
 def test_calibration_error_has_15_bins_by_default(predictions):
     p, y = predictions
     assert metrics.expected_calibration_error(p, y) == metrics.expected_calibration_error(p, y, num_bins=15)
+
+
+def test_bins_of_equal_mass_are_those_of_a_sorted_array_split(predictions):
+    """500 examples in 15 bins: 33 or 34 in each."""
+    p, y = predictions
+    confidence, correct = p.max(axis=1), p.argmax(axis=1) == y
+    order = np.argsort(confidence)
+    curve = metrics.reliability_curve(p, y, equal_mass=True)
+    assert set(np.asarray(curve.num_examples).tolist()) == {33, 34}
+    first, gaps = 0, []
+    for b, count in enumerate(np.asarray(curve.num_examples)):
+        inside = order[first : first + count]
+        np.testing.assert_allclose(curve.confidence[b], confidence[inside].mean(), rtol=1e-5)
+        np.testing.assert_allclose(curve.accuracy[b], correct[inside].mean(), rtol=1e-5)
+        gaps.append(count * abs(confidence[inside].mean() - correct[inside].mean()))
+        first += count
+    assert first == 500
+    value = metrics.expected_calibration_error(p, y, equal_mass=True)
+    np.testing.assert_allclose(value, sum(gaps) / 500, rtol=1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "quantile"])
+def test_reliability_curve_equals_scikit_learn(predictions, strategy):
+    """Which leaves out empty bins, and of equal mass makes 10 bins of exactly 50."""
+    p, y = predictions
+    accuracy, confidence = sklearn.calibration.calibration_curve(
+        p.argmax(axis=1) == y, p.max(axis=1), n_bins=10, strategy=strategy
+    )
+    curve = metrics.reliability_curve(p, y, num_bins=10, equal_mass=strategy == "quantile")
+    filled = np.asarray(curve.num_examples) > 0
+    np.testing.assert_allclose(curve.accuracy[filled], accuracy, rtol=1e-5)
+    np.testing.assert_allclose(curve.confidence[filled], confidence, rtol=1e-5)
+
+
+@pytest.fixture(params=["continuous", "with ties"])
+def scores(request):
+    """(positives, negatives): the higher ones tend to be positives."""
+    rng = np.random.default_rng(7)
+    positives, negatives = rng.normal(1, 1, 300).astype(np.float32), rng.normal(0, 1.5, 700).astype(np.float32)
+    return (positives, negatives) if request.param == "continuous" else (positives.round(), negatives.round())
+
+
+def test_auroc_equals_scikit_learn(scores):
+    positives, negatives = scores
+    is_positive = np.repeat([1, 0], [300, 700])
+    expected = sklearn.metrics.roc_auc_score(is_positive, np.concatenate(scores))
+    np.testing.assert_allclose(metrics.auroc(positives, negatives), expected, rtol=1e-5)
+    np.testing.assert_allclose(metrics.auroc(negatives, positives), 1 - expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("recall", [0.95, 0.5, 1.0, 0.07])
+def test_false_positive_rate_equals_scikit_learn(scores, recall):
+    is_positive = np.repeat([1, 0], [300, 700])
+    fpr, tpr, _ = sklearn.metrics.roc_curve(is_positive, np.concatenate(scores), drop_intermediate=False)
+    value = metrics.false_positive_rate(*scores, recall=recall)
+    np.testing.assert_allclose(value, fpr[tpr >= recall - 1e-9].min(), rtol=1e-5)
+
+
+def test_recall_of_95_percent_of_20_keeps_19():
+    positives = np.arange(20.0)  # the lowest of them, 0, may be lost
+    assert metrics.false_positive_rate(positives, np.array([0.5, -1.0])) == 0
+    assert metrics.false_positive_rate(positives, np.array([1.0, -1.0])) == 0.5
+
+
+def test_risk_coverage_equals_a_loop():
+    rng = np.random.default_rng(3)
+    uncertainty = rng.permutation(200) / 200
+    correct = rng.uniform(size=200) > uncertainty / 2
+    curve = metrics.risk_coverage(uncertainty, correct)
+    risks = []
+    for k in range(1, 201):
+        surest = sorted(range(200), key=lambda i: uncertainty[i])[:k]
+        risks.append(np.mean([not correct[i] for i in surest]))
+        np.testing.assert_allclose(curve.coverage[k - 1], k / 200, rtol=1e-6)
+    np.testing.assert_allclose(curve.risk, risks, rtol=1e-5)
+    np.testing.assert_allclose(curve.area, np.mean(risks), rtol=1e-5)
+
+
+def test_ties_in_risk_coverage_are_a_fair_lottery():
+    """The mean over many random orders of the equally uncertain, with 20,000 of them known to 1.5 %."""
+    rng = np.random.default_rng(4)
+    uncertainty = np.array([0, 1, 1, 1, 1, 2, 2], np.float32)
+    correct = np.array([True, False, True, True, False, True, False])
+    risks = np.zeros(7)
+    for _ in range(20_000):
+        order = np.lexsort((rng.uniform(size=7), uncertainty))
+        risks += np.cumsum(~correct[order]) / np.arange(1, 8) / 20_000
+    np.testing.assert_allclose(metrics.risk_coverage(uncertainty, correct).risk, risks, atol=0.015)
+
+
+def test_uncertainty_that_is_always_the_same_has_the_error_rate_as_area():
+    correct = np.arange(40) < 30
+    np.testing.assert_allclose(metrics.risk_coverage(np.zeros(40), correct).area, 0.25, rtol=1e-5)
 
 
 # Edges ---------------------------------------------------------------------------------------------------------------
@@ -153,3 +249,18 @@ def test_value_is_one_float32_scalar(metric, dtype):
 def test_labels_may_be_any_integers(metric, dtype):
     p = np.array([[0.2, 0.8], [0.6, 0.4]], np.float32)
     assert metric(p, np.array([1, 1], dtype)) == metric(p, jnp.array([1, 1]))
+
+
+@pytest.mark.parametrize("function", [metrics.auroc, metrics.false_positive_rate, metrics.risk_coverage])
+def test_functions_of_scores_work_under_jit(function):
+    a, b = np.array([0.3, 0.1, 0.1], np.float32), np.array([0.2, 0.1, 0.0], np.float32)
+    b = b > 0 if function is metrics.risk_coverage else b
+    for x, y in zip(jax.tree.leaves(jax.jit(function)(a, b)), jax.tree.leaves(function(a, b)), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-6)
+        assert x.dtype == jnp.float32
+
+
+def test_reliability_curve_works_under_jit_and_of_equal_mass(predictions):
+    curve = functools.partial(metrics.reliability_curve, num_bins=7, equal_mass=True)
+    for x, y in zip(jax.jit(curve)(*predictions), curve(*predictions), strict=True):
+        np.testing.assert_allclose(x, y, rtol=1e-6)

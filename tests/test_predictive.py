@@ -61,6 +61,18 @@ def test_prediction_equals_a_loop_over_samples(key):
     np.testing.assert_allclose(prediction.mutual_information, entropy(mean) - aleatoric, atol=1e-6)
 
 
+def test_logit_average_equals_a_loop_over_samples(key):
+    p = bb.logit_average_predictive(apply_fn, NATURAL, key, X, num_samples=7, chunk_size=3)
+    samples = [jax.jit(bb.sample)(k, NATURAL) for k in jax.random.split(key, 7)]
+    # The mean of log p_s is that of the logits, up to a constant for each example.
+    log_p = np.mean([log_probabilities(np.concatenate([w["a"], w["b"]])) for w in samples], axis=0)
+    expected = np.exp(reference.log_softmax(log_p))
+    np.testing.assert_allclose(p.probabilities, expected, rtol=1e-5)
+    np.testing.assert_allclose(p.entropy, entropy(expected), rtol=1e-5)
+    np.testing.assert_array_equal(p.expected_entropy, p.entropy)
+    np.testing.assert_array_equal(p.mutual_information, np.zeros(len(X)))
+
+
 @pytest.mark.parametrize("chunk_size", [1, 3, 7, 10])
 def test_prediction_does_not_depend_on_chunk_size(chunk_size, key):
     """Of 7 samples: chunks that divide their number, one that does not, and one that is larger."""

@@ -1,0 +1,143 @@
+"""A posterior in one file, to be used in another process, on another machine, in another year.
+
+The format is safetensors: arrays under their names and text beside them, no code. A SHA-256 of
+everything lies in the text, so that a damaged file is refused.
+"""
+
+import hashlib
+import json
+import os
+from collections import Counter
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import safetensors
+import safetensors.flax
+
+from bbinn_jax._checks import PyTree, check_floating, path_name
+
+FORMAT = "bbinn_jax posterior 1"
+
+
+class Posterior(NamedTuple):
+    """All that it takes to predict.
+
+    Attributes:
+        natural: lambda, ``None`` where a parameter is real, as `partition` gives it.
+        real: the other parameters, ``None`` where one is binary.
+        batch_stats: running statistics of batch norms.
+        config: what tells how to build the network again; whatever JSON can say.
+    """
+
+    natural: PyTree
+    real: PyTree = None
+    batch_stats: PyTree = None
+    config: Any = None
+
+
+def save_posterior(path: str | Path, posterior: Posterior) -> None:
+    """Writes a posterior into a file, all of it or nothing.
+
+    Args:
+        path: of the file; one that is there is replaced.
+        posterior: its trees may be any pytrees of arrays, see `load_posterior`.
+
+    Raises:
+        ValueError: two leaves of one name.
+        TypeError: natural parameters that are not floating-point, or a config that JSON cannot say.
+        OSError: the file cannot be written.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "coin.safetensors"
+    >>> save_posterior(path, Posterior({"coin": jax.numpy.array([0.5, -0.5])}, config={"sides": 2}))
+    >>> loaded = load_posterior(path)
+    >>> print(loaded.natural["coin"], loaded.config)
+    [ 0.5 -0.5] {'sides': 2}
+    """
+    check_floating("natural", posterior.natural)
+    names = _names(posterior)
+    repeated = [name for name, times in Counter(names).items() if times > 1]
+    if repeated:
+        raise ValueError(f"posterior must have leaves of different names, got {repeated[0]!r} twice")
+    leaves = dict(zip(names, map(jax.numpy.asarray, jax.tree.leaves(posterior._replace(config=None))), strict=True))
+    try:
+        config = json.dumps(posterior.config)
+    except (TypeError, ValueError) as error:
+        raise TypeError(f"config must be what JSON can say, got {posterior.config!r}") from error
+    text = {"format": FORMAT, "config": config}
+    text["sha256"] = _digest(safetensors.flax.save(leaves, text))
+    path = Path(path)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    try:
+        unfinished.write_bytes(safetensors.flax.save(leaves, text))
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load_posterior(path: str | Path, like: Posterior | None = None) -> Posterior:
+    """Reads a posterior that `save_posterior` has written, equal to the bit.
+
+    Args:
+        path: of the file.
+        like: a posterior of the same trees, for their structure. Without it they come back as
+            nested dicts, as Flax linen has them.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: a file that is damaged or no posterior, or leaves that are not those of like.
+    """
+    content = Path(path).read_bytes()  # first: it says plainly that there is no such file
+    try:
+        with safetensors.safe_open(path, framework="flax") as file:
+            text = file.metadata() or {}
+            leaves = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    except Exception as error:  # the parser raises whatever it likes
+        raise ValueError(f"{path} is damaged or no safetensors file: {str(error)[:200]}") from error
+    if text.get("format") != FORMAT:
+        raise ValueError(f"{path} must be a posterior in the format {FORMAT!r}, got {text.get('format')!r}")
+    if text.get("sha256") != _digest(content):
+        raise ValueError(f"{path} is damaged: its SHA-256 is not the one it was written with")
+    config = json.loads(text["config"])
+    if like is None:
+        return Posterior(**_nested(leaves), config=config)
+    names = _names(like)
+    if sorted(names) != sorted(leaves):
+        missing, more = sorted(set(names) - set(leaves)), sorted(set(leaves) - set(names))
+        raise ValueError(f"{path} must have the leaves of like: without {missing}, and with {more} more")
+    structure = jax.tree.structure(like._replace(config=None))
+    return jax.tree.unflatten(structure, [leaves[name] for name in names])._replace(config=config)
+
+
+def _names(posterior: Posterior) -> list[str]:
+    paths_and_leaves = jax.tree_util.tree_leaves_with_path(posterior._replace(config=None))
+    return [path_name(path) for path, _ in paths_and_leaves]
+
+
+def _nested(leaves: dict[str, jax.Array]) -> dict[str, PyTree]:
+    """The trees as dicts; natural and real have ``None`` where the other has a leaf."""
+    trees: dict[str, Any] = {}
+    for name, leaf in leaves.items():
+        kind, *path = name.split("/")
+        kinds = ("natural", "real") if kind in ("natural", "real") else (kind,)
+        for other in kinds:
+            node, key = trees, other
+            for part in path:
+                node, key = node.setdefault(key, {}), part
+            node[key] = leaf if other == kind else None
+    return trees
+
+
+def _header(content: bytes) -> dict[str, Any]:
+    """The header of a safetensors file: its length in 8 bytes, then JSON."""
+    return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+
+
+def _digest(content: bytes) -> str:
+    """SHA-256 of a safetensors file without the one that lies in it."""
+    header = _header(content)
+    header["__metadata__"].pop("sha256", None)
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    digest.update(content[8 + int.from_bytes(content[:8], "little") :])
+    return digest.hexdigest()

@@ -1,0 +1,70 @@
+"""The output temperature, against SciPy's search and sums done by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.optimize
+import scipy.special
+
+from bbinn_jax import calibration, metrics
+
+
+def logits_and_labels(sharpness, num_classes=10, size=2000):
+    """Labels drawn from softmax(z), and logits sharpness * z: their output temperature is near sharpness."""
+    rng = np.random.default_rng(num_classes)
+    z = 2 * rng.normal(size=(size, num_classes))
+    return sharpness * z, np.argmax(z + rng.gumbel(size=z.shape), axis=1)
+
+
+@pytest.mark.parametrize("sharpness", [0.2, 1.0, 5.0])
+@pytest.mark.parametrize("num_classes", [2, 10])
+def test_fit_equals_that_of_scipy(sharpness, num_classes):
+    logits, labels = logits_and_labels(sharpness, num_classes)
+
+    def nll(log_t):
+        log_p = scipy.special.log_softmax(logits / np.exp(log_t), axis=1)
+        return -np.mean(log_p[np.arange(len(labels)), labels])
+
+    expected = np.exp(scipy.optimize.minimize_scalar(nll, bounds=(-4, 4), method="bounded").x)
+    p = jax.nn.softmax(jnp.asarray(logits, jnp.float32))
+    value = calibration.fit_output_temperature(p, labels)
+    np.testing.assert_allclose(value, expected, rtol=2e-3)
+    assert 0.85 < value / sharpness < 1.15
+    after = metrics.negative_log_likelihood(calibration.apply_output_temperature(p, value), labels)
+    np.testing.assert_allclose(after, nll(np.log(expected)), rtol=1e-4)
+
+
+def test_apply_divides_the_logits():
+    logits, _ = logits_and_labels(1.0)
+    p = calibration.apply_output_temperature(jax.nn.softmax(jnp.asarray(logits, jnp.float32)), 3.0)
+    np.testing.assert_allclose(p, scipy.special.softmax(logits / 3, axis=1), rtol=1e-4)
+
+
+@pytest.mark.parametrize("output_temperature", [0.1, 1.0, 30.0])
+def test_answers_stay_the_same(output_temperature):
+    logits, _ = logits_and_labels(1.0)
+    p = calibration.apply_output_temperature(jax.nn.softmax(jnp.asarray(logits, jnp.float32)), output_temperature)
+    np.testing.assert_array_equal(np.argmax(p, axis=1), np.argmax(logits, axis=1))
+
+
+@pytest.mark.parametrize("right, expected", [(True, 0.01), (False, 100.0)])
+def test_optimum_at_infinity_ends_at_the_bound(right, expected):
+    p = np.tile(np.array([[0.7, 0.3]], np.float32), (5, 1))
+    labels = np.zeros(5, int) if right else np.ones(5, int)
+    np.testing.assert_allclose(calibration.fit_output_temperature(p, labels), expected, rtol=1e-4)
+
+
+def test_probability_of_zero_is_finite():
+    p = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], np.float32)
+    value = calibration.fit_output_temperature(p, np.array([0, 1, 0, 1]))
+    log_tiny = np.log(np.finfo(np.float32).tiny)
+    np.testing.assert_allclose(value, -log_tiny / np.log(3), rtol=1e-4)  # sure answers right three times of four
+    assert np.all(np.isfinite(calibration.apply_output_temperature(p, value)))
+
+
+def test_jit_equals_no_jit():
+    logits, labels = logits_and_labels(3.0, size=100)
+    p = jax.nn.softmax(jnp.asarray(logits, jnp.float32))
+    fit = calibration.fit_output_temperature
+    np.testing.assert_allclose(jax.jit(fit)(p, labels), fit(p, labels), rtol=1e-5)
