@@ -56,14 +56,17 @@ def write_results(results: dict[str, Any]) -> None:
     for name in predictors:
         table.add_column(titles[name], justify="right")
     for score, title, style in (
-        ("accuracy", "accuracy", "{:.2%}"),
-        ("nll", "negative log likelihood (nats)", "{:.4f}"),
-        ("brier", "Brier score", "{:.4f}"),
-        ("ece", "expected calibration error", "{:.4f}"),
+        ("test_accuracy_{}", "accuracy", "{:.2%}"),
+        ("test_nll_{}", "negative log likelihood (nats)", "{:.4f}"),
+        ("test_brier_{}", "Brier score", "{:.4f}"),
+        ("test_ece_{}", "expected calibration error", "{:.4f}"),
+        ("output_temperature_{}", "output temperature fitted on validation images", "{:.3f}"),
+        ("test_nll_{}_scaled", "negative log likelihood at it (nats)", "{:.4f}"),
+        ("test_ece_{}_scaled", "expected calibration error at it", "{:.4f}"),
     ):
-        cells = [style.format(results[f"test_{score}_{name}"]) for name in predictors]
+        cells = [style.format(results[score.format(name)]) for name in predictors]
         if seeds:
-            stds = [style.format(results[f"test_{score}_{name}_std"]) for name in predictors]
+            stds = [style.format(results[f"{score.format(name)}_std"]) for name in predictors]
             cells = [f"{cell} +- {std}" for cell, std in zip(cells, stds, strict=True)]
         table.add_row(title, *cells)
     write(table)
@@ -76,11 +79,25 @@ def write_results(results: dict[str, Any]) -> None:
     binary, real = results["num_binary_weights"], results["num_real_parameters"]
     counts = f"{real:,} real {'parameter' if real == 1 else 'parameters'}"
     write(f"{binary:,} binary weights ({binary / 8e3:,.1f} kB at one bit each) and {counts}" if binary else counts)
-    entropy = results["posterior_entropy_bits_per_weight"]
-    if entropy is not None:
-        verdict = " (saturated: every sample is the mode network)" if entropy < 1e-3 else ""
-        write(f"posterior entropy {entropy:.3f} bits per weight{verdict}")
+    if results["posterior_entropy_bits_per_weight"] is not None:
+        write(diagnosis(results))
     write(f"trained in {_duration(results['wall_seconds'])}, compiled in {_duration(results['compile_seconds'])}")
+
+
+def diagnosis(results: dict[str, Any]) -> str:
+    """What became of the posterior, in one line, and which flag to turn where nothing good did."""
+    entropy, flipped = results["posterior_entropy_bits_per_weight"], results["flipped_since_start"]
+    text = (
+        f"posterior: entropy {entropy:.3f} bits per weight, {results['saturated_share']:.1%} of the weights are "
+        f"decided to 99 %, {flipped:.1%} have another sign than at the start"
+    )
+    if flipped < 0.001:
+        return f"{text}; it never moved: raise --learning-rate or --epochs, or lower --init-scale"
+    if entropy < 0.01:
+        return f"{text}; it is saturated and every sample is the mode: raise --temperature, lower --init-scale"
+    if entropy > 0.95:
+        return f"{text}; it fell back to its prior: lower --kl-weight"
+    return text
 
 
 def _duration(seconds: float) -> str:

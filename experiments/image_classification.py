@@ -8,11 +8,12 @@ Every field of `presets.Config` is a flag. The run folder holds config.json,
 metrics.jsonl, checkpoints, results.json and a figure.
 """
 
+import dataclasses
 import sys
 import time
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ import numpy as np
 
 import bbinn_jax as bb
 from bbinn_jax._mapping import over_leading_axis
-from experiments import checkpoints, cli, console, data, methods, networks, plots, runs, training
+from experiments import checkpoints, cli, console, data, methods, networks, plots, prediction, runs, training
 from experiments.presets import METHODS, PRESETS, Config
 
 EXPERIMENT = "image_classification"
@@ -45,7 +46,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         dataset = data.load(config.dataset)
         dataset = dataset._replace(test=data.Split(*(part[: config.eval_images] for part in dataset.test)))
         index = split(config, dataset)
-        method = methods.make(config, index[0].shape[1])
+        method = methods.make(config, index.train.shape[1])
         model = make_network(config, dataset)
         lock = runs.start(out, EXPERIMENT, config, resume=config.resume)
     try:
@@ -57,8 +58,22 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         ) from error
 
 
-def split(config: Config, dataset: data.Dataset) -> tuple[jax.Array, jax.Array]:
-    """The images that each seed trains on and those it holds back: indices [seed, n] of ``dataset.train``."""
+class Index(NamedTuple):
+    """Which images of ``dataset.train`` each seed uses, indices [seed, n].
+
+    Attributes:
+        train: it trains on these.
+        validation: it holds these back.
+        reference: of those it trains on, the ones that set the batch norms of networks that predict.
+    """
+
+    train: jax.Array
+    validation: jax.Array
+    reference: jax.Array
+
+
+def split(config: Config, dataset: data.Dataset) -> Index:
+    """The images of each seed."""
     num_images = len(dataset.train.labels)
     seeds = range(config.seed, config.seed + config.seeds)
     parts = [data.holdout(num_images, config.validation_fraction, seed) for seed in seeds]
@@ -66,7 +81,7 @@ def split(config: Config, dataset: data.Dataset) -> tuple[jax.Array, jax.Array]:
     train, validation = train[:, : config.train_images], validation[:, : config.eval_images]
     if config.batch_size > train.shape[1]:
         raise ValueError(f"batch_size must be at most {train.shape[1]}, got {config.batch_size!r}")
-    return train, validation
+    return Index(train, validation, train[:, : config.batch_norm_images])
 
 
 def make_network(config: Config, dataset: data.Dataset) -> networks.MLP | networks.VGG:
@@ -95,7 +110,7 @@ def run(
     method: training.Method,
     model: networks.MLP | networks.VGG,
     dataset: data.Dataset,
-    index: tuple[jax.Array, jax.Array],
+    index: Index,
     out: Path,
 ) -> dict[str, Any]:
     """Trains, evaluates, writes the run folder and returns the results."""
@@ -104,29 +119,30 @@ def run(
     init_keys, train_keys, test_keys = keys
     states = jax.vmap(partial(training.init, method, model), (0, None))(init_keys, dataset.train.images)
     device = jax.devices()[0].device_kind
-    natural, real = one_seed(states).params
+    natural, real = prediction.of(states, 0).params
     if not method.is_binary:
         natural, real = bb.partition(bb.combine(natural, real), {"": "real"})
     console.write(
-        f"{config.dataset}: {index[0].shape[1]:,} training, {index[1].shape[1]:,} validation, "
+        f"{config.dataset}: {index.train.shape[1]:,} training, {index.validation.shape[1]:,} validation, "
         f"{len(dataset.test.labels):,} test images; {config.method} on {device}; run folder {out}\n"
         f"{bb.partition_table(natural, real)}"
     )
 
     states, history, seconds = train(config, method, model, states, train_keys, dataset, index, out)
 
-    def predict_mode(images: jax.Array, states: training.State) -> bb.Prediction:
-        return over_leading_axis(partial(training.predict_mode, method, model, images))(states)
+    def predict(dataset: data.Dataset, *of_seeds: Any) -> dict[str, tuple[bb.Prediction, bb.Prediction]]:
+        return over_leading_axis(partial(prediction.predict, method, model, config.eval_samples, dataset))(*of_seeds)
 
-    def predict_mean(images: jax.Array, states: training.State, keys: jax.Array) -> bb.Prediction:
-        return over_leading_axis(partial(training.predict_mean, model, config.eval_samples, images))(states, keys)
-
-    predictions = {"mode": jax.jit(predict_mode)(dataset.test.images, states)}
-    if method.is_posterior:
-        predictions["mean"] = jax.jit(predict_mean)(dataset.test.images, states, test_keys)
+    predictions = jax.jit(predict)(dataset, states, test_keys, index.validation, index.reference)
 
     def results_of(i: int, seed: int) -> dict[str, Any]:
         last = history[i - len(seeds)]
+        labels = dataset.test.labels, dataset.train.labels[index.validation[i]]
+        scored: dict[str, float | None] = {
+            f"test_{score}_{name}": None for name in ("mode", "mean") for score in prediction.SCORES
+        }
+        for name, predicted in prediction.of(predictions, i).items():
+            scored |= prediction.scores(name, predicted, labels)
         return {
             "experiment": EXPERIMENT,
             "preset": config.preset,
@@ -137,15 +153,8 @@ def run(
             "device": device,
             "jax_version": jax.__version__,
             **seconds,
-            "train_accuracy": last["train_accuracy"],
-            "validation_accuracy": last["validation_accuracy"],
-            **{f"test_{score}_{name}": None for name in ("mode", "mean") for score in SCORES},
-            **{
-                f"test_{score}_{name}": float(score_fn(one_seed(prediction, i).probabilities, dataset.test.labels))
-                for name, prediction in predictions.items()
-                for score, score_fn in SCORES.items()
-            },
-            "posterior_entropy_bits_per_weight": last["posterior_entropy_bits_per_weight"],
+            **{name: value for name, value in last.items() if name != "epoch"},
+            **scored,
             "num_binary_weights": sum(x.size for x in jax.tree.leaves(natural)),
             "num_real_parameters": sum(x.size for x in jax.tree.leaves(real)),
             "eval_samples": config.eval_samples,
@@ -155,7 +164,19 @@ def run(
 
     results = runs.summary([results_of(i, seed) for i, seed in enumerate(seeds)])
     first_history = [line for line in history if line["seed"] == seeds[0]]
-    figure = plots.image_classification(out / "figure.png", results, first_history, dataset, one_seed(predictions))
+    for i, seed in enumerate(seeds):
+        if method.is_posterior:
+            state = prediction.of(states, i)
+            natural, real = state.params
+            posterior = bb.Posterior(natural, real, state.batch_stats, dataclasses.asdict(config) | {"out": None})
+            bb.save_posterior(out / f"posterior-{seed}.safetensors", posterior)
+    figure = plots.image_classification(
+        out / "figure.png",
+        results,
+        first_history,
+        dataset,
+        prediction.of({name: on_test for name, (on_test, _) in predictions.items()}, 0),
+    )
     runs.write_json(out / "results.json", results)
     console.write_results(results)
     console.write(f"figure:  {figure}\nresults: {out / 'results.json'}")
@@ -169,7 +190,7 @@ def train(
     states: training.State,
     keys: jax.Array,
     dataset: data.Dataset,
-    index: tuple[jax.Array, jax.Array],
+    index: Index,
     out: Path,
 ) -> tuple[training.State, list[dict[str, Any]], dict[str, float]]:
     """Trains for the epochs of the config, or for what a checkpoint leaves of them.
@@ -177,6 +198,7 @@ def train(
     Returns the states, the metrics of each epoch and seed, and the times.
     """
     identity = runs.identity(EXPERIMENT, config)
+    first_mode = jax.jit(bb.mode)(states.params[0])
     done, seconds = checkpoints.latest(out) or 0, 0.0
     with cli.user_errors():
         if done:
@@ -191,20 +213,24 @@ def train(
     fill = jnp.asarray(-dataset.mean / dataset.std, jnp.float32)  # black
     augment = partial(data.crop_and_flip, fill=fill) if config.crop_and_flip else lambda key, images: images
     epoch_fn = jax.jit(partial(training.train_epoch, method, model, augment, config.batch_size), donate_argnums=0)
-    train_epoch = epoch_fn.lower(states, keys, dataset.train, index[0]).compile()
+    train_epoch = epoch_fn.lower(states, keys, dataset.train, index.train).compile()
 
-    def evaluate_fn(dataset: data.Dataset, states: training.State, validation: jax.Array) -> dict[str, Any]:
-        return over_leading_axis(partial(evaluate_epoch, method, model, dataset))(states, validation)
+    def evaluate_fn(dataset: data.Dataset, *of_seeds: Any) -> dict[str, Any]:
+        evaluate_epoch = partial(prediction.evaluate_epoch, method, model, config.temperature, dataset)
+        return over_leading_axis(evaluate_epoch)(*of_seeds)
 
-    evaluate = jax.jit(evaluate_fn).lower(dataset, states, index[1]).compile()
+    last_mode = jax.jit(bb.mode)(states.params[0])
+    of_index = (index.validation, index.reference)
+    evaluate = jax.jit(evaluate_fn).lower(dataset, states, (first_mode, last_mode), *of_index).compile()
     compile_seconds = time.perf_counter() - start
 
     last = config.stop_after_epochs or config.epochs
     start = saved = time.perf_counter()
     for epoch, report in console.epochs(done + 1, last):
-        states, metrics, finite = train_epoch(states, keys, dataset.train, index[0])
+        states, metrics, finite = train_epoch(states, keys, dataset.train, index.train)
         stop_if_not_finite(finite, config.seed, int(states.step[0]), epoch, out)
-        scored = evaluate(dataset, states, index[1])
+        scored = evaluate(dataset, states, (first_mode, last_mode), *of_index)
+        last_mode = jax.jit(bb.mode)(states.params[0])
         values = {"train_loss": metrics.loss, "train_accuracy": metrics.accuracy, **scored}
         lines = [
             {"epoch": epoch, "seed": config.seed + i}
@@ -236,39 +262,6 @@ def stop_if_not_finite(finite: training.Finite, first_seed: int, step: int, epoc
             raise SystemExit(
                 f"error: {what} is not finite in step {step} (epoch {epoch}, seed {first_seed + i}); {kept}"
             )
-
-
-def evaluate_epoch(
-    method: training.Method,
-    model: networks.MLP | networks.VGG,
-    dataset: data.Dataset,
-    state: training.State,
-    validation: jax.Array,
-) -> dict[str, Any]:
-    """How the network of one seed does after an epoch, and what the posterior looks like."""
-    on_validation = training.predict_mode(method, model, dataset.train.images[validation], state)
-    on_test = training.predict_mode(method, model, dataset.test.images, state)
-    return {
-        "validation_accuracy": bb.metrics.accuracy(on_validation.probabilities, dataset.train.labels[validation]),
-        "test_accuracy_mode": bb.metrics.accuracy(on_test.probabilities, dataset.test.labels),
-        "test_nll_mode": bb.metrics.negative_log_likelihood(on_test.probabilities, dataset.test.labels),
-        "posterior_entropy_bits_per_weight": bb.entropy_bits_per_weight(state.params[0])
-        if method.is_posterior
-        else None,
-    }
-
-
-def one_seed(tree: Any, i: int = 0) -> Any:
-    """One seed's part of a tree with a leading seed axis."""
-    return jax.tree.map(lambda x: x[i], tree)
-
-
-SCORES = {
-    "accuracy": bb.metrics.accuracy,
-    "nll": bb.metrics.negative_log_likelihood,
-    "brier": bb.metrics.brier_score,
-    "ece": bb.metrics.expected_calibration_error,
-}
 
 
 if __name__ == "__main__":

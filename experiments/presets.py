@@ -66,6 +66,8 @@ class Config:
     """Added to the variance."""
     batch_norm_gain: bool = False
     """Whether batch norms have a trained real gain and bias."""
+    batch_norm_images: int = 0
+    """Training images on which each network that predicts sets its batch-norm statistics; 0: those of training."""
     output_scale: bool = True
     """Whether a trained real scalar multiplies the logits."""
 
@@ -99,6 +101,7 @@ class Config:
             ("eval_samples", 1, None),
             ("train_images", 1, None),
             ("eval_images", 1, None),
+            ("batch_norm_images", 0, None),
             ("seed", 0, 2**32 - 1),
             ("seeds", 1, 2**32 - self.seed),
             ("checkpoint_seconds", 0, None),

@@ -155,30 +155,3 @@ def train_epoch(
     finite = Finite(*jax.tree.map(lambda _: jnp.ones(num_seeds, bool), (0.0, bb.combine(*states.params))))
     i, states, totals, finite = jax.lax.while_loop(goes_on, body, (0, states, totals, finite))
     return states, jax.tree.map(lambda x: x / i, totals), finite
-
-
-def predict_mode(method: Method, model: nn.Module, images: jax.Array, state: State) -> bb.Prediction:
-    """The prediction of the network that is shipped: the mode, or the real weights themselves."""
-    apply_fn, weights = _apply_fn(model, state), state.params[0]
-    if not method.is_binary:
-        return bb.mode_predictive(lambda _, images: apply_fn(weights, images), weights, images)
-    return bb.mode_predictive(apply_fn, weights, images)
-
-
-def predict_mean(model: nn.Module, num_samples: int, images: jax.Array, state: State, key: jax.Array) -> bb.Prediction:
-    """The mean prediction of networks drawn from the posterior, one at a time."""
-    return bb.posterior_predictive(
-        _apply_fn(model, state), state.params[0], key, images, num_samples=num_samples, chunk_size=1
-    )
-
-
-def _apply_fn(model: nn.Module, state: State, batch_size: int = 1000) -> Callable[[Any, jax.Array], jax.Array]:
-    """The network in prediction; a batch at a time, so that memory does not grow with the number of images."""
-
-    def apply_fn(weights: Any, images: jax.Array) -> jax.Array:
-        variables = {"params": bb.combine(weights, state.params[1]), "batch_stats": state.batch_stats}
-        return jax.lax.map(
-            lambda image: model.apply(variables, image[None], train=False)[0], images, batch_size=batch_size
-        )
-
-    return apply_fn

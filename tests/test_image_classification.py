@@ -63,7 +63,14 @@ def test_run_folder_holds_config_metrics_and_figure(digits_run):
     assert metrics[-1]["test_accuracy_mode"] == pytest.approx(results["test_accuracy_mode"], abs=1e-6)
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
     names = sorted(path.name for path in out.iterdir())
-    assert names == ["checkpoints", "config.json", "figure.png", "metrics.jsonl", "results.json"]
+    assert names == [
+        "checkpoints",
+        "config.json",
+        "figure.png",
+        "metrics.jsonl",
+        "posterior-0.safetensors",
+        "results.json",
+    ]
 
 
 def test_same_seed_same_run_and_another_seed_another(tmp_path):

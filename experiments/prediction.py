@@ -1,0 +1,193 @@
+"""What trained networks answer, and how good their answers are."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+import bbinn_jax as bb
+from experiments.data import Dataset
+from experiments.training import Method, State
+
+ApplyFn = Callable[[Any, jax.Array], jax.Array]
+SCORES = {
+    "accuracy": bb.metrics.accuracy,
+    "nll": bb.metrics.negative_log_likelihood,
+    "brier": bb.metrics.brier_score,
+    "ece": bb.metrics.expected_calibration_error,
+}
+
+
+def network(model: nn.Module, state: State, reference: jax.Array, batch_size: int = 1000) -> ApplyFn:
+    """The network in prediction, a function ``apply_fn(weights, images)``.
+
+    Args:
+        model: it has fields ``dropout`` and ``batch_norm_decay``.
+        state: of one seed.
+        reference: training images. Each network that predicts has the statistics of its own
+            activations on them in its batch norms; where there are none, those kept in training.
+        batch_size: images at a time, so that memory does not grow with their number.
+    """
+
+    def apply_fn(weights: Any, images: jax.Array) -> jax.Array:
+        params = bb.combine(weights, state.params[1])
+        statistics = state.batch_stats
+        if len(reference) and statistics:
+            statistics = reestimate(model, params, statistics, reference, batch_size)
+        variables = {"params": params, "batch_stats": statistics}
+        return jax.lax.map(
+            lambda image: model.apply(variables, image[None], train=False)[0], images, batch_size=batch_size
+        )
+
+    return apply_fn
+
+
+def reestimate(model: nn.Module, params: Any, batch_stats: Any, images: jax.Array, batch_size: int) -> Any:
+    """Mean and variance of the activations that one network has on images, for its batch norms.
+
+    Batch by batch (a last incomplete one is left out) ``E[x]`` and ``E[x^2]``, of which the variance is
+    ``E[x^2] - E[x]^2``.
+    """
+    measuring: Any = model.clone(dropout=0.0, batch_norm_decay=0.0)  # type: ignore[call-arg]
+    batch_size = min(batch_size, len(images))
+    num_batches = len(images) // batch_size
+    batches = images[: num_batches * batch_size].reshape(num_batches, batch_size, *images.shape[1:])
+
+    def moments(batch: jax.Array) -> Any:
+        variables = {"params": params, "batch_stats": batch_stats}
+        measured = measuring.apply(variables, batch, train=True, mutable=["batch_stats"])[1]["batch_stats"]
+        return _of_batch_norms(lambda mean, var: (mean, var + mean**2), measured)
+
+    averages = jax.tree.map(lambda x: jnp.mean(x, axis=0), jax.lax.map(moments, batches))
+    return _of_batch_norms(lambda mean, square: (mean, square - mean**2), averages)
+
+
+def _of_batch_norms(function: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]], tree: Any) -> Any:
+    """Applies a function to the pair (mean, var) of each batch norm in nested dicts."""
+    if "mean" not in tree:
+        return {name: _of_batch_norms(function, child) for name, child in tree.items()}
+    return dict(zip(("mean", "var"), function(tree["mean"], tree["var"]), strict=True))
+
+
+def predict(
+    method: Method,
+    model: nn.Module,
+    num_samples: int,
+    dataset: Dataset,
+    state: State,
+    key: jax.Array,
+    validation: jax.Array,
+    reference: jax.Array,
+) -> dict[str, tuple[bb.Prediction, bb.Prediction]]:
+    """What one seed's predictors, "mode" and where there is a posterior "mean", say of test and validation images.
+
+    Args:
+        method, model: what was trained.
+        num_samples: networks in the mean.
+        dataset: all images.
+        state: of one seed.
+        key: for the samples.
+        validation, reference: indices of training images, the latter as for `network`.
+    """
+    apply_fn = network(model, state, dataset.train.images[reference])
+    images = jnp.concatenate([dataset.test.images, dataset.train.images[validation]])
+    predictions = {"mode": predict_mode(method, apply_fn, state, images)}
+    if method.is_posterior:
+        # One network at a time: memory does not grow with their number.
+        predictions["mean"] = bb.posterior_predictive(
+            apply_fn, state.params[0], key, images, num_samples=num_samples, chunk_size=1
+        )
+    num_test = len(dataset.test.labels)
+    return {name: (of(p, slice(num_test)), of(p, slice(num_test, None))) for name, p in predictions.items()}
+
+
+def of(tree: Any, index: Any) -> Any:
+    """A part of each array along its first axis."""
+    return jax.tree.map(lambda x: x[index], tree)
+
+
+def predict_mode(method: Method, apply_fn: ApplyFn, state: State, images: jax.Array) -> bb.Prediction:
+    """The prediction of the network that is shipped: the mode, or the real weights themselves."""
+    weights = state.params[0]
+    if not method.is_binary:
+        return bb.mode_predictive(lambda _, images: apply_fn(weights, images), weights, images)
+    return bb.mode_predictive(apply_fn, weights, images)
+
+
+def evaluate_epoch(
+    method: Method,
+    model: nn.Module,
+    temperature: float,
+    dataset: Dataset,
+    state: State,
+    modes: tuple[Any, Any],
+    validation: jax.Array,
+    reference: jax.Array,
+) -> dict[str, Any]:
+    """How the network of one seed does after an epoch, what the posterior looks like and how far it has moved.
+
+    Args:
+        method, model: what is trained.
+        temperature: of the relaxed samples.
+        dataset: all images.
+        state: after the epoch.
+        modes: the binary weights before the first epoch, and before this one.
+        validation, reference: indices of training images, as for `network`.
+
+    Returns:
+        Scalars by name; None where the method has no such thing.
+    """
+    apply_fn = network(model, state, dataset.train.images[reference])
+    natural = state.params[0]
+    on_validation = predict_mode(method, apply_fn, state, dataset.train.images[validation])
+    on_test = predict_mode(method, apply_fn, state, dataset.test.images)
+    values = {
+        "validation_accuracy": bb.metrics.accuracy(on_validation.probabilities, dataset.train.labels[validation]),
+        "test_accuracy_mode": bb.metrics.accuracy(on_test.probabilities, dataset.test.labels),
+        "test_nll_mode": bb.metrics.negative_log_likelihood(on_test.probabilities, dataset.test.labels),
+        "flip_rate": bb.diagnostics.flip_rate(natural, modes[1]) if method.is_binary else None,
+        "flipped_since_start": bb.diagnostics.flip_rate(natural, modes[0]) if method.is_binary else None,
+        "posterior_entropy_bits_per_weight": None,
+    }
+    if not method.is_posterior:
+        return values
+    kl = bb.bernoulli.kl_divergence(natural, 0.0)
+    return values | {
+        "posterior_entropy_bits_per_weight": bb.entropy_bits_per_weight(natural),
+        "saturated_share": bb.diagnostics.saturated_share(natural),
+        "frozen_share": bb.diagnostics.frozen_share(natural, temperature=temperature),
+        "kl_nats": kl,
+        "kl_bits": kl / jnp.log(2),
+        **{
+            f"entropy_bits_per_weight/{jax.tree_util.keystr(path, simple=True, separator='/')}": value
+            for path, value in jax.tree_util.tree_leaves_with_path(jax.tree.map(bb.entropy_bits_per_weight, natural))
+        },
+    }
+
+
+def scores(
+    name: str, prediction: tuple[bb.Prediction, bb.Prediction], labels: tuple[jax.Array, jax.Array]
+) -> dict[str, float]:
+    """Scores of a predictor by that name, as they are and with an output temperature fitted on validation images.
+
+    ``prediction`` and ``labels`` are those of the test images, and of the validation images.
+    """
+    on_test, on_validation = prediction
+    test_labels, validation_labels = labels
+    t = bb.calibration.fit_output_temperature(on_validation.probabilities, validation_labels)
+    scaled = bb.calibration.apply_output_temperature(on_test.probabilities, t)
+    values = {
+        f"test_{score}_{name}": function(on_test.probabilities, test_labels) for score, function in SCORES.items()
+    }
+    values[f"test_ece_equal_mass_{name}"] = bb.metrics.expected_calibration_error(
+        on_test.probabilities, test_labels, equal_mass=True
+    )
+    values[f"output_temperature_{name}"] = t
+    values |= {
+        f"test_{score}_{name}_scaled": function(scaled, test_labels)
+        for score, function in SCORES.items()
+        if score != "accuracy"  # which it does not change
+    }
+    return {key: float(value) for key, value in values.items()}
