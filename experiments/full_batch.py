@@ -127,7 +127,7 @@ def fit(
         settings: of both.
         schedule: of a learning rate, given its start.
         loss_fn: ``loss_fn(weights)``, a mean over all training examples.
-        params: of the network; only shapes matter.
+        params: of the network, or their `jax.ShapeDtypeStruct`.
         train_set_size: number of examples.
 
     Returns:
@@ -148,7 +148,7 @@ def fit(
     def fit_both(key: jax.Array) -> tuple[Fit, Fit]:
         init_key, latent_key, train_key = jax.random.split(key, 3)
         natural = bb.init_natural(init_key, params, scale=settings.init_scale)
-        latent = bb.bernoulli.expectation(bb.logistic_noise(latent_key, params))  # uniform on (-1, 1)
+        latent = bb.bernoulli.expectation(bb.logistic_noise(latent_key, natural))  # uniform on (-1, 1)
         posterior = train(expected_loss, rule, natural, train_key, settings.steps)
         ste = train(loss_of_signs, adam, latent, train_key, settings.steps)
         return posterior, ste

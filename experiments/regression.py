@@ -89,7 +89,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 raise ValueError(f"{name} is of generated pairs, got {getattr(config, name)!r} together with data")
         data = standardised(generate(config) if config.data is None else read(config.data, config.seed))
         model = networks.TanhMLP(config.hidden)
-        params, _ = bb.partition(model.init(jax.random.key(0), data.inputs[:, None])["params"], {"": "binary"})
+        shapes = jax.eval_shape(model.init, jax.random.key(0), data.inputs[:, None])["params"]
+        params, _ = bb.partition(shapes, {"": "binary"})
         curve = partial(normalised, model, data.inputs)
 
         def loss_fn(weights: Any) -> jax.Array:
@@ -201,9 +202,10 @@ def run(
             "samples": jax.vmap(lambda key: curve(bb.sample(key, posterior.params), inputs))(keys),
         }
 
-    on_line, on_test = jax.device_get((predict(data.line), predict(data.test_inputs)))
-    for prediction in (on_line, on_test):
-        prediction |= {"mean": prediction["samples"].mean(0), "std": prediction["samples"].std(0, ddof=1)}
+    everywhere = jax.device_get(predict(np.concatenate([data.line, data.test_inputs])))
+    everywhere |= {"mean": everywhere["samples"].mean(0), "std": everywhere["samples"].std(0, ddof=1)}
+    on_line = {name: curve[..., : len(data.line)] for name, curve in everywhere.items()}
+    on_test = {name: curve[..., len(data.line) :] for name, curve in everywhere.items()}
     results = full_batch.common_results(EXPERIMENT, config, posterior, seconds)
     results |= {"dataset": "generated" if config.data is None else config.data.name, "num_train": len(data.inputs)}
     for name in ("ste", "mode", "mean"):

@@ -57,7 +57,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         runs.check_free(out, overwrite=config.overwrite, resume=False)
         train, test = (moons(config, n, stream) for stream, n in enumerate((config.num_train, NUM_TEST)))
         model = networks.TanhMLP(config.hidden)
-        params, _ = bb.partition(model.init(jax.random.key(0), train.points)["params"], {"": "binary"})
+        shapes = jax.eval_shape(model.init, jax.random.key(0), train.points)["params"]
+        params, _ = bb.partition(shapes, {"": "binary"})
 
         def logits_fn(weights: Any, points: jax.Array) -> jax.Array:
             logit: Any = model.apply({"params": weights}, points)
@@ -112,7 +113,9 @@ def run(
             ),
         }
 
-    on_test, on_plane = predict(test.points), predict(plane.reshape(-1, 2))
+    everywhere = predict(jnp.concatenate([test.points, plane.reshape(-1, 2)]))
+    on_test = jax.tree.map(lambda p: p[:NUM_TEST], everywhere)
+    on_plane = jax.tree.map(lambda p: p[NUM_TEST:], everywhere)
     far = np.asarray(distance.ravel() > FAR)
     results = full_batch.common_results(EXPERIMENT, config, posterior, seconds)
     for name in on_test:
