@@ -15,7 +15,7 @@ Config = TypeVar("Config")
 
 def parse(
     config_class: type[Config],
-    presets: Mapping[str, Callable[[str], Config]],
+    presets: Mapping[str, Callable[..., Config]],
     methods: tuple[str, ...],
     prog: str,
     argv: list[str] | None = None,
@@ -26,26 +26,27 @@ def parse(
     What is wrong is said in one line, with exit code 2.
 
     Args:
-        config_class: a frozen dataclass with fields ``preset`` and ``method``.
-        presets: ``presets[name](method)`` gives a config. The first is the default.
-        methods: names of methods. The first is the default.
+        config_class: a frozen dataclass with a field ``preset``, and ``method`` where there are methods.
+        presets: ``presets[name](method)`` gives a config, or ``presets[name]()``. The first is the default.
+        methods: names of methods, or none. The first is the default.
         prog: the command, for the help text.
         argv: arguments; default: those of the process.
     """
     argv = sys.argv[1:] if argv is None else argv
+    choices = {"preset": tuple(presets)} | ({"method": methods} if methods else {})
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--preset", default=next(iter(presets)))
-    first.add_argument("--method", default=methods[0])
+    for name, values in choices.items():
+        first.add_argument(f"--{name}", default=values[0])
     chosen, _ = first.parse_known_args([])
     with contextlib.suppress(argparse.ArgumentError):  # a flag without its value: tyro says so below
         chosen, _ = first.parse_known_args(argv)
     box = io.StringIO()
     with user_errors():
-        if chosen.preset not in presets:
-            raise ValueError(f"--preset must be one of {', '.join(presets)}, got {chosen.preset!r}")
-        if chosen.method not in methods:
-            raise ValueError(f"--method must be one of {', '.join(methods)}, got {chosen.method!r}")
-        default = presets[chosen.preset](chosen.method)
+        for name, values in choices.items():
+            if getattr(chosen, name) not in values:
+                raise ValueError(f"--{name} must be one of {', '.join(values)}, got {getattr(chosen, name)!r}")
+        preset, *method = (getattr(chosen, name) for name in choices)
+        default = presets[preset](*method)
         try:
             with contextlib.redirect_stderr(box):
                 return tyro.cli(config_class, default=default, prog=prog, args=argv)

@@ -1,7 +1,7 @@
 """What a run says on the terminal: one line an epoch, and a table at its end."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -51,10 +51,7 @@ def write_results(results: dict[str, Any]) -> None:
         "mean": f"mean of {results['eval_samples']}",
     }
     seeds = f", mean +- std of {results['seeds']} seeds" if "seeds" in results else ""
-    table = Table(title=f"{results['dataset']} test set, {results['method']}, {results['epochs']} epochs{seeds}")
-    table.add_column("")
-    for name in predictors:
-        table.add_column(titles[name], justify="right")
+    rows = []
     for score, title, style in (
         ("test_accuracy_{}", "accuracy", "{:.2%}"),
         ("test_nll_{}", "negative log likelihood (nats)", "{:.4f}"),
@@ -68,14 +65,32 @@ def write_results(results: dict[str, Any]) -> None:
         if seeds:
             stds = [style.format(results[f"{score.format(name)}_std"]) for name in predictors]
             cells = [f"{cell} +- {std}" for cell, std in zip(cells, stds, strict=True)]
-        table.add_row(title, *cells)
-    write(table)
+        rows.append((title, *cells))
+    write_table(
+        f"{results['dataset']} test set, {results['method']}, {results['epochs']} epochs{seeds}",
+        ("", *(titles[name] for name in predictors)),
+        rows,
+    )
     if "mean" in predictors:
         write(
             "mode: the one most probable network, "
             "mean: the average of the probabilities of networks drawn from the posterior"
         )
+    write_totals(results)
 
+
+def write_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table of text; all columns but the first are aligned to the right."""
+    table = Table(title=title)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*row)
+    write(table)
+
+
+def write_totals(results: dict[str, Any]) -> None:
+    """How many weights there are, what the posterior knows of them, and the times."""
     binary, real = results["num_binary_weights"], results["num_real_parameters"]
     counts = f"{real:,} real {'parameter' if real == 1 else 'parameters'}"
     write(f"{binary:,} binary weights ({binary / 8e3:,.1f} kB at one bit each) and {counts}" if binary else counts)

@@ -88,6 +88,24 @@ class VGG(nn.Module):
         )(x, train=train)
 
 
+class TanhMLP(nn.Module):
+    """The paper's network for inputs of one or two numbers: tanh layers with biases, one output [batch].
+
+    Source: arXiv 2002.10778, figures 2 and 3.
+
+    Args:
+        hidden: width of each hidden layer.
+    """
+
+    hidden: tuple[int, ...]
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        for width in self.hidden:
+            x = nn.tanh(BinaryDense(width, use_bias=True)(x))
+        return BinaryDense(1, use_bias=True)(x)[:, 0]
+
+
 def _batch_norm(network: MLP | VGG, train: bool) -> nn.BatchNorm:
     return nn.BatchNorm(
         use_running_average=not train,

@@ -3,9 +3,11 @@
 from pathlib import Path
 from typing import Any
 
+import jax
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -59,6 +61,97 @@ def image_classification(
         _image(cells[0, column], pixels, f"label {labels[i]}")
         _probabilities(cells[1, column], probabilities[i], labels[i], first=column == 0)
     figure.savefig(path, dpi=120)
+    return path
+
+
+def two_moons(
+    path: Path,
+    results: dict[str, Any],
+    x: np.ndarray,
+    y: np.ndarray,
+    probabilities: dict[str, jax.Array],
+    far: jax.Array,
+    points: jax.Array,
+    labels: jax.Array,
+) -> Path:
+    """The probability of class 1 in the plane, as three predictors see it.
+
+    Args:
+        path: of the PNG file.
+        results: of the run.
+        x, y: the coordinates of the plane.
+        probabilities: of class 1, [y, x], for "ste", "mode" and "mean".
+        far: [y, x], where the plane counts as far from the data; a dotted line is drawn around the rest.
+        points: of training, [n, 2].
+        labels: of the points, 0 or 1.
+    """
+    titles = {
+        "ste": "Straight-through training",
+        "mode": "BayesBiNN, mode",
+        "mean": f"BayesBiNN, mean of {results['eval_samples']} networks",
+    }
+    colors = LinearSegmentedColormap.from_list("class", ["#2f6fb5", "#a9c8e6", "white", "#f7c58e", "#e07b00"])
+    figure = Figure(figsize=(12, 3.9), layout="compressed")
+    panels = figure.subplots(1, 3, sharex=True, sharey=True)
+    for axes, (name, title) in zip(panels, titles.items(), strict=True):
+        image = axes.pcolormesh(x, y, probabilities[name], cmap=colors, vmin=0, vmax=1, rasterized=True)
+        axes.contour(x, y, probabilities[name], levels=[0.5], colors="black", linewidths=1.6)
+        axes.contour(x, y, far, levels=[0.5], colors="black", linewidths=0.7, linestyles=[(0, (1, 3))])
+        for label, marker, color in ((0, "o", "#0b2a52"), (1, "^", "#5a2a00")):
+            chosen = np.asarray(points)[np.asarray(labels) == label]
+            axes.scatter(*chosen.T, s=14, marker=marker, color=color, edgecolors="white", linewidths=0.4)
+        accuracy, entropy = results[f"test_accuracy_{name}"], results[f"far_entropy_{name}"]
+        axes.set_title(title, fontsize=12, fontweight="bold", pad=20)
+        caption = f"test accuracy {accuracy:.1%}, entropy far away {entropy:.2f} nats"
+        axes.text(0.5, 1.03, caption, transform=axes.transAxes, ha="center", fontsize=9)
+        axes.set(aspect="equal", xticks=range(-3, 5), yticks=range(-3, 4))
+        axes.tick_params(length=2, labelsize=8)
+    bar = figure.colorbar(image, ax=panels, pad=0.015, ticks=[0, 0.25, 0.5, 0.75, 1])
+    bar.set_label("P(class 1)")
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def regression(
+    path: Path,
+    results: dict[str, Any],
+    line: np.ndarray,
+    curves: dict[str, np.ndarray],
+    inputs: np.ndarray,
+    targets: np.ndarray,
+) -> Path:
+    """The curve of three predictors, that of the mean with a band of two standard deviations.
+
+    Args:
+        path: of the PNG file.
+        results: of the run.
+        line: inputs, [n].
+        curves: "ste", "mode", "mean" and "std" [n], "samples" [sample, n].
+        inputs, targets: of training.
+    """
+    titles = {
+        "ste": "Straight-through training",
+        "mode": "BayesBiNN, mode",
+        "mean": f"BayesBiNN, mean of {len(curves['samples'])} networks",
+    }
+    figure = Figure(figsize=(12, 3.7), layout="constrained")
+    panels = figure.subplots(1, 3, sharex=True, sharey=True)
+    for axes, (name, title) in zip(panels, titles.items(), strict=True):
+        if name == "mean":
+            low, high = curves["mean"] - 2 * curves["std"], curves["mean"] + 2 * curves["std"]
+            axes.fill_between(line, low, high, color=BLUE, alpha=0.22, linewidth=0, label="+- 2 standard deviations")
+            axes.plot(line, curves["samples"].T, color=BLUE, linewidth=0.5, alpha=0.5)
+        axes.scatter(inputs, targets, s=7, color="#555753", linewidths=0, label="training pairs")
+        axes.plot(line, curves[name], color=ORANGE if name == "ste" else BLUE, linewidth=2.2)
+        axes.set_title(title, fontsize=12, fontweight="bold", pad=20)
+        caption = f"test error {results[f'test_rmse_{name}']:.2f} (root mean square)"
+        axes.text(0.5, 1.03, caption, transform=axes.transAxes, ha="center", fontsize=9)
+        axes.set(xlabel="input (standardised)", xlim=(line.min(), line.max()), ylim=(-3.5, 3.5))
+        axes.tick_params(length=2, labelsize=8)
+        axes.grid(alpha=0.25)
+    panels[0].set_ylabel("target (standardised)")
+    panels[2].legend(frameon=False, fontsize=8, loc="lower right")
+    figure.savefig(path, dpi=110)
     return path
 
 

@@ -1,0 +1,174 @@
+"""1-D regression from the command line: what the run writes, what it claims, what it refuses."""
+
+import json
+from functools import partial
+
+import jax
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+import bbinn_jax as bb
+from experiments import networks, regression
+from experiments.regression import Config, main
+
+QUICK = ["--steps", "250", "--hidden", "8"]
+FILES = ("train_inputs", "train_outputs", "test_inputs")
+
+
+@pytest.fixture(scope="module")
+def tuned_run(tmp_path_factory):
+    """A whole preset."""
+    out = tmp_path_factory.mktemp("runs") / "regression"
+    return main(["--preset", "tuned", "--out", str(out)]), out
+
+
+@pytest.fixture(scope="module")
+def quick_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "quick"
+    return main([*QUICK, "--out", str(out)]), out
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """50 noisy pairs in files, a number a line."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(0, 6, 50)
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    for name, numbers in zip(
+        FILES, (x, np.cos(x) + 0.1 * rng.standard_normal(50), np.linspace(-1, 7, 30)), strict=True
+    ):
+        np.savetxt(folder / name, numbers, fmt="  %.7e")
+    return folder
+
+
+def without_times(results):
+    return {name: value for name, value in results.items() if "seconds" not in name}
+
+
+def refused(capsys, arguments):
+    """The one line that a refused command prints."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def test_mean_fits_and_is_less_certain_beyond_the_data(tuned_run):
+    results, _ = tuned_run
+    assert results["test_rmse_mean"] < 0.3  # 1 is what the mean of the targets would have
+    assert results["test_rmse_ste"] < 0.3
+    assert results["far_std_mean"] > 1.2 * results["near_std_mean"]
+    assert results["posterior_entropy_bits_per_weight"] > 0.1
+
+
+def test_results_are_flat_complete_and_on_disk(tuned_run):
+    results, out = tuned_run
+    assert json.loads((out / "results.json").read_text()) == results
+    promised = (
+        "experiment preset dataset method seed steps device jax_version wall_seconds compile_seconds train_loss "
+        "posterior_entropy_bits_per_weight num_binary_weights num_real_parameters num_train eval_samples command "
+        "commit test_rmse_ste test_rmse_mode test_rmse_mean near_std_mean gap_std_mean far_std_mean"
+    ).split()
+    assert set(promised) <= set(results)
+    assert not any(isinstance(value, dict | list) for value in results.values())
+    assert results["num_binary_weights"] == (1 + 1) * 64 + (64 + 1) * 64 + 64 + 1
+
+
+def test_run_folder_holds_config_metrics_and_a_figure(quick_run):
+    _, out = quick_run
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "figure.png", "metrics.jsonl", "results.json"]
+    metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in metrics] == [100, 200, 250]
+    pixels = imread(out / "figure.png")
+    assert pixels.shape[1] > 1000
+    assert pixels.std() > 0.1
+
+
+def test_same_seed_same_run_and_another_seed_another(tmp_path, quick_run):
+    first = without_times(quick_run[0])
+    again = without_times(main([*QUICK, "--out", str(tmp_path / "again")]))
+    other = without_times(main([*QUICK, "--seed", "1", "--out", str(tmp_path / "other")]))
+    assert first == again
+    assert first["test_rmse_mean"] != other["test_rmse_mean"]
+
+
+def test_every_network_is_normalised_by_its_own_statistics(key):
+    """Output of mean 0 and variance 1 over the training inputs, and the same curve whatever else is predicted."""
+    inputs = np.random.default_rng(0).normal(size=40).astype(np.float32)
+    model = networks.TanhMLP((8,))
+    params = model.init(key, inputs[:, None])["params"]
+    for i in range(3):
+        curve = partial(
+            regression.normalised, model, inputs, bb.sample(jax.random.key(i), jax.tree.map(np.zeros_like, params))
+        )
+        output = np.asarray(curve(inputs))
+        assert output.mean() == pytest.approx(0, abs=1e-5)
+        assert output.std() == pytest.approx(1, abs=1e-3)
+        np.testing.assert_allclose(curve(inputs[:5]), output[:5], atol=1e-5)
+
+
+def test_generated_inputs_leave_the_gap_free():
+    data = regression.generate(Config())
+    for inputs in (data.inputs, data.test_inputs):
+        assert not np.any((inputs > data.gap[0]) & (inputs < data.gap[1]))
+        assert 0 <= inputs.min() < inputs.max() <= 6
+    scaled = regression.standardised(data)
+    assert (scaled.targets.mean(), scaled.targets.std()) == (pytest.approx(0, abs=1e-6), pytest.approx(1, abs=1e-5))
+
+
+def test_pairs_in_a_folder(tmp_path, folder):
+    results = main([*QUICK, "--data", str(folder), "--out", str(tmp_path / "run")])
+    assert (results["dataset"], results["num_train"]) == ("pairs", 40)
+    assert results["gap_std_mean"] is None
+    assert 0 < results["test_rmse_mode"] < 3
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "expected"),
+    [
+        ("train_inputs", None, ["train_inputs"]),
+        ("test_inputs", None, ["test_inputs"]),
+        ("train_outputs", "1.0\ntwo\n", ["line 2", "train_outputs", "two"]),
+        ("train_outputs", "1.0 2.0\n", ["line 1", "train_outputs"]),
+        ("train_outputs", "1.0\n2.0\n", ["train_inputs has 50", "train_outputs 2"]),
+        ("train_outputs", "1.0\n" * 50, ["one output"]),
+        ("train_inputs", "nan\n" * 50, ["train_inputs", "finite"]),
+        ("test_inputs", "", ["test_inputs"]),
+    ],
+)
+def test_file_that_cannot_be_used_is_named_in_one_line(tmp_path, capsys, folder, name, content, expected):
+    (folder / name).unlink()
+    if content is not None:
+        (folder / name).write_text(content)
+    error = refused(capsys, ["--data", str(folder), "--out", str(tmp_path / "run")])
+    assert all(text in error for text in [str(folder), *expected]), error
+    assert not (tmp_path / "run").exists()
+
+
+def test_finished_run_is_not_overwritten_unless_told(quick_run, capsys):
+    results, out = quick_run
+    assert "--overwrite" in refused(capsys, [*QUICK, "--out", str(out)])
+    assert json.loads((out / "results.json").read_text()) == results
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--preset", "best"], ["--preset", "best", "paper", "tuned"]),
+        (["--data", "nowhere"], ["--data", "nowhere", "train_inputs"]),
+        (["--data", "nowhere", "--num-train", "50"], ["num_train", "50", "data"]),
+        (["--steps", "0"], ["steps", "0"]),
+        (["--likelihood-std", "0"], ["likelihood_std", "0"]),
+        (["--eval-samples", "1"], ["eval_samples", "1"]),
+        (["--temperature", "-1"], ["temperature", "-1"]),
+    ],
+)
+def test_bad_argument_ends_in_one_line_and_writes_nothing(tmp_path, capsys, arguments, expected):
+    error = refused(capsys, ["--out", str(tmp_path / "run"), *arguments])
+    assert all(text in error for text in expected), error
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,142 @@
+"""Two half moons from the command line: what the run writes, what it claims, what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from experiments.two_moons import Config, main, moons
+
+QUICK = ["--steps", "250", "--hidden", "8"]
+
+
+@pytest.fixture(scope="module")
+def paper_run(tmp_path_factory):
+    """The paper's setting, all of it."""
+    out = tmp_path_factory.mktemp("runs") / "moons"
+    return main(["--out", str(out)]), out
+
+
+@pytest.fixture(scope="module")
+def quick_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "quick"
+    return main([*QUICK, "--out", str(out)]), out
+
+
+def without_times(results):
+    return {name: value for name, value in results.items() if "seconds" not in name}
+
+
+def refused(capsys, arguments):
+    """The one line that a refused command prints."""
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    error = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+    return error
+
+
+def test_far_from_the_data_the_mean_is_less_certain_than_straight_through_training(paper_run):
+    results, _ = paper_run
+    assert results["far_entropy_mean"] > 2 * results["far_entropy_ste"]
+    assert results["far_mutual_information_mean"] > results["far_entropy_ste"]
+    assert results["posterior_entropy_bits_per_weight"] > 0.1
+    assert results["test_accuracy_ste"] > 0.97
+    assert results["test_accuracy_mean"] > 0.85
+
+
+def test_mean_is_the_more_certain_the_closer_the_posterior_is_to_one_network(tmp_path, paper_run):
+    """A saturated posterior has one network: its mean is its mode, and nothing is left to be unsure of."""
+    saturated = [*QUICK, "--learning-rate", "0", "--init-scale", "50"]
+    results = main([*saturated, "--out", str(tmp_path / "run")])
+    assert results["posterior_entropy_bits_per_weight"] == 0
+    assert results["far_mutual_information_mean"] < 1e-5
+    assert results["far_entropy_mean"] == pytest.approx(results["far_entropy_mode"], abs=1e-5)
+    assert paper_run[0]["far_mutual_information_mean"] > 0.01
+
+
+def test_results_are_flat_complete_and_on_disk(paper_run):
+    results, out = paper_run
+    assert json.loads((out / "results.json").read_text()) == results
+    promised = (
+        "experiment preset dataset method seed steps device jax_version wall_seconds compile_seconds train_loss "
+        "posterior_entropy_bits_per_weight num_binary_weights num_real_parameters eval_samples command commit "
+        "test_accuracy_ste test_accuracy_mode test_accuracy_mean test_nll_ste test_nll_mode test_nll_mean "
+        "near_entropy_ste near_entropy_mode near_entropy_mean far_entropy_ste far_entropy_mode far_entropy_mean"
+    ).split()
+    assert set(promised) <= set(results)
+    assert not any(isinstance(value, dict | list) for value in results.values())
+    assert results["num_binary_weights"] == (2 + 1) * 64 + (64 + 1) * 64 + 64 + 1
+    assert results["num_real_parameters"] == 0
+
+
+def test_run_folder_holds_config_metrics_and_a_figure(quick_run):
+    _, out = quick_run
+    assert sorted(path.name for path in out.iterdir()) == ["config.json", "figure.png", "metrics.jsonl", "results.json"]
+    assert json.loads((out / "config.json").read_text())["steps"] == 250
+    metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in metrics] == [100, 200, 250]
+    assert set(metrics[0]) == {"step", "loss", "posterior_entropy_bits_per_weight", "ste_loss"}
+    pixels = imread(out / "figure.png")
+    assert pixels.shape[1] > 1000
+    assert pixels.std() > 0.1
+
+
+def test_same_seed_same_run_and_another_seed_another(tmp_path, quick_run):
+    first = without_times(quick_run[0])
+    again = without_times(main([*QUICK, "--out", str(tmp_path / "again")]))
+    other = without_times(main([*QUICK, "--seed", "1", "--out", str(tmp_path / "other")]))
+    assert first == again
+    assert first["test_nll_mean"] != other["test_nll_mean"]
+
+
+def test_training_and_test_points_are_different_draws_of_a_seed():
+    train, test = moons(Config(), 50, 0), moons(Config(), 50, 1)
+    assert not np.isin(np.asarray(test.points), np.asarray(train.points)).any()
+    np.testing.assert_array_equal(train.points, moons(Config(), 50, 0).points)
+    assert sorted(np.bincount(train.labels)) == [25, 25]
+
+
+def test_finished_run_is_not_overwritten_unless_told(quick_run, capsys):
+    results, out = quick_run
+    assert "--overwrite" in refused(capsys, [*QUICK, "--out", str(out)])
+    assert json.loads((out / "results.json").read_text()) == results
+
+
+def test_loss_that_is_not_finite_ends_the_run_without_results(tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(SystemExit, match="loss of bayesbinn is not finite in step"):
+        main([*QUICK, "--learning-rate", "1e38", "--out", str(out)])
+    assert not (out / "results.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--preset", "best"], ["--preset", "best", "paper", "tuned"]),
+        (["--method", "ste"], ["--method"]),
+        (["--resume"], ["--resume"]),
+        (["--steps", "0"], ["steps", "0"]),
+        (["--steps", "many"], ["--steps", "many"]),
+        (["--seed", "-1"], ["seed", "-1"]),
+        (["--num-train", "2"], ["num_train", "2"]),
+        (["--noise", "-0.1"], ["noise", "-0.1"]),
+        (["--noise", "nan"], ["noise", "nan"]),
+        (["--hidden", "8", "0"], ["hidden", "(8, 0)"]),
+        (["--learning-rate", "-1"], ["learning_rate", "-1"]),
+        (["--ste-learning-rate", "-1"], ["ste_learning_rate", "-1"]),
+        (["--temperature", "0"], ["temperature", "0"]),
+        (["--num-samples", "-1"], ["num_samples", "-1"]),
+        (["--momentum", "1"], ["momentum", "1"]),
+        (["--kl-weight", "-1"], ["kl_weight", "-1"]),
+        (["--init-scale", "inf"], ["init_scale", "inf"]),
+        (["--eval-samples", "0"], ["eval_samples", "0"]),
+    ],
+)
+def test_bad_argument_ends_in_one_line_and_writes_nothing(tmp_path, capsys, arguments, expected):
+    error = refused(capsys, ["--out", str(tmp_path / "run"), *arguments])
+    assert all(text in error for text in expected), error
+    assert list(tmp_path.iterdir()) == []
