@@ -12,7 +12,7 @@ INSTALLED = $(VENV)/installed
 .PHONY: demo test clean
 
 demo: $(INSTALLED)
-	$(VENV)/bin/python -m experiments.image_classification --preset digits --out runs/demo --overwrite
+	$(VENV)/bin/python -m experiments.image_classification --preset digits-bayes --out runs/demo --overwrite
 
 test: $(INSTALLED)
 	$(VENV)/bin/ruff check .

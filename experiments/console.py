@@ -86,7 +86,8 @@ def write_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         table.add_column(column, justify="right" if i else "left")
     for row in rows:
         table.add_row(*row)
-    write(table)
+    # A line of a wide table may be longer than the window's: better than numbers broken in two.
+    _console.print(table, width=max(_console.width, 150), soft_wrap=True)
 
 
 def write_totals(results: dict[str, Any]) -> None:

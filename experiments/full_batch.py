@@ -88,11 +88,13 @@ class Fit(NamedTuple):
         params: natural parameters of the posterior, or latent weights.
         loss: [step], the loss that was differentiated.
         entropy: [step], in bits per weight; of a posterior only.
+        flipped: share of weights whose sign is not the one they started with.
     """
 
     params: Any
     loss: jax.Array
     entropy: jax.Array
+    flipped: jax.Array
 
 
 def train(
@@ -110,8 +112,9 @@ def train(
         updates, state = optimizer.update(grads, state, params)
         return (optax.apply_updates(params, updates), state), (value, bb.entropy_bits_per_weight(params))
 
-    (params, _), (losses, entropy) = jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(num_steps))
-    return Fit(params, losses, entropy)
+    start = (params, optimizer.init(params))
+    (trained, _), (losses, entropy) = jax.lax.scan(step, start, jnp.arange(num_steps))
+    return Fit(trained, losses, entropy, bb.diagnostics.flip_rate(trained, params))
 
 
 def fit(
@@ -204,6 +207,8 @@ def common_results(experiment: str, settings: Settings, posterior: Fit, seconds:
         **seconds,
         "train_loss": float(posterior.loss[-1]),
         "posterior_entropy_bits_per_weight": float(bb.entropy_bits_per_weight(posterior.params)),
+        "saturated_share": float(bb.diagnostics.saturated_share(posterior.params)),
+        "flipped_since_start": float(posterior.flipped),
         "num_binary_weights": sum(x.size for x in jax.tree.leaves(posterior.params)),
         "num_real_parameters": 0,
         "num_train": settings.num_train,

@@ -76,7 +76,8 @@ def split(config: Config, dataset: data.Dataset) -> Index:
     """The images of each seed."""
     num_images = len(dataset.train.labels)
     seeds = range(config.seed, config.seed + config.seeds)
-    parts = [data.holdout(num_images, config.validation_fraction, seed) for seed in seeds]
+    split_seeds = [seed if config.split_seed is None else config.split_seed for seed in seeds]
+    parts = [data.holdout(num_images, config.validation_fraction, seed) for seed in split_seeds]
     train, validation = (jnp.asarray(np.stack(part)) for part in zip(*parts, strict=True))
     train, validation = train[:, : config.train_images], validation[:, : config.eval_images]
     if config.batch_size > train.shape[1]:
@@ -162,14 +163,13 @@ def run(
             "commit": runs.commit(),
         }
 
+    kept_config = dataclasses.asdict(config) | {"out": None}
     results = runs.summary([results_of(i, seed) for i, seed in enumerate(seeds)])
     first_history = [line for line in history if line["seed"] == seeds[0]]
     for i, seed in enumerate(seeds):
-        if method.is_posterior:
-            state = prediction.of(states, i)
-            natural, real = state.params
-            posterior = bb.Posterior(natural, real, state.batch_stats, dataclasses.asdict(config) | {"out": None})
-            bb.save_posterior(out / f"posterior-{seed}.safetensors", posterior)
+        state = prediction.of(states, i)
+        trained = bb.Posterior(state.params[0], state.params[1], state.batch_stats, kept_config)
+        bb.save_posterior(out / f"network-{seed}.safetensors", trained)
     figure = plots.image_classification(
         out / "figure.png",
         results,

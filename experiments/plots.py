@@ -11,7 +11,7 @@ from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bbinn_jax import Prediction
+from bbinn_jax import Prediction, metrics
 from experiments.data import Dataset
 
 matplotlib.use("Agg")
@@ -151,6 +151,57 @@ def regression(
         axes.grid(alpha=0.25)
     panels[0].set_ylabel("target (standardised)")
     panels[2].legend(frameon=False, fontsize=8, loc="lower right")
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def uncertainty(path: Path, title: str, answers: dict[str, dict[str, Prediction]], labels: jax.Array) -> Path:
+    """Who is as sure as right, who is wrong last, and who doubts foreign images.
+
+    Args:
+        path: of the PNG file.
+        title: of the figure.
+        answers: of each predictor, by the title of the images; "test" are those with the labels.
+        labels: [n].
+    """
+    first, ensemble, mode, *means = answers
+    colors = {first: ORANGE, ensemble: RED, mode: GREY, means[-1]: BLUE}
+    figure = Figure(figsize=(12, 7.6), layout="constrained")
+    figure.suptitle(title, fontsize=14, fontweight="bold")
+    panels = figure.subplot_mosaic("AAABBB;CCDDEE")
+    reliability, coverage = panels["A"], panels["B"]
+    reliability.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":")
+    for name, color in colors.items():
+        test = answers[name]["test"]
+        curve = metrics.reliability_curve(test.probabilities, labels, num_bins=10)
+        filled = np.asarray(curve.num_examples) > 0
+        line = reliability.plot(curve.confidence[filled], curve.accuracy[filled], color=color, label=name)
+        line[0].set(marker="o", markersize=3.5)
+        risk = metrics.risk_coverage(test.entropy, test.probabilities.argmax(axis=-1) == labels)
+        coverage.plot(100 * risk.coverage, 100 * risk.risk, color=color, label=name)
+    reliability.set(xlabel="confidence", ylabel="accuracy", title="As sure as right? (above the line: too modest)")
+    coverage.set(xlabel="answered, the surest first (%)", ylabel="of them wrong (%)", title="Wrong last?")
+    coverage.set_ylim(bottom=0)
+    for axes in (reliability, coverage):
+        axes.grid(alpha=0.3)
+        axes.legend(frameon=False)
+    for axes, name, what in (
+        (panels["C"], first, "entropy"),
+        (panels["D"], means[-1], "entropy"),
+        (panels["E"], means[-1], "mutual_information"),
+    ):
+        shown = {kind: np.asarray(getattr(p, what)) for kind, p in answers[name].items() if kind != "validation"}
+        bins = np.linspace(0, max(values.max() for values in shown.values()), 25)
+        for (kind, values), color in zip(shown.items(), (BLUE, ORANGE, RED, GREY, "black"), strict=False):
+            shares = np.full(len(values), 100 / len(values))
+            axes.hist(values, bins.tolist(), weights=shares, histtype="step", linewidth=1.6, color=color, label=kind)
+        label = what.replace("_", " ")
+        axes.set(xlabel=f"{label} (nats)", title=f"{name}: {label}")
+        axes.set_yscale("symlog", linthresh=5)
+        axes.set_yticks([0, 5, 10, 20, 50, 100], ["0", "5", "10", "20", "50", "100"])
+        axes.minorticks_off()
+    panels["C"].set_ylabel("share of images (%)")
+    panels["E"].legend(frameon=False)
     figure.savefig(path, dpi=110)
     return path
 

@@ -17,7 +17,7 @@ class Config:
     """Trains a binary network on images and shows what it knows and what it does not."""
 
     preset: str = "digits"
-    """Which preset the other fields start from: digits, or mnist, cifar10, cifar100 with or without -short."""
+    """Which preset the other fields start from: digits, digits-bayes, or mnist, cifar10, cifar100, also with -short."""
     method: MethodName = "bayesbinn"
     """How the weights are trained."""
     dataset: Literal["digits", "mnist", "cifar10", "cifar100"] = "digits"
@@ -26,6 +26,8 @@ class Config:
     """Of everything random: split, initialization, order, samples."""
     seeds: int = 1
     """Train this many networks in one program, with seeds counted up from --seed. Each is its own run to rounding."""
+    split_seed: int | None = None
+    """Of the split alone, for networks that hold back the same images. Default: each seed has its own."""
     out: Path | None = None
     """Run folder. Default: runs/image_classification-PRESET-METHOD-SEED."""
     overwrite: bool = False
@@ -66,26 +68,26 @@ class Config:
     """Added to the variance."""
     batch_norm_gain: bool = False
     """Whether batch norms have a trained real gain and bias."""
-    batch_norm_images: int = 0
+    batch_norm_images: int = 1000
     """Training images on which each network that predicts sets its batch-norm statistics; 0: those of training."""
     output_scale: bool = True
     """Whether a trained real scalar multiplies the logits."""
 
-    learning_rate: float = 0.1
+    learning_rate: float = 1e-4
     """Of the weights, at the start of the schedule; for bop its gamma."""
     real_learning_rate: float = 1e-2
     """Of the real parameters (Adam, same schedule)."""
-    temperature: float = 0.2
+    temperature: float = 1e-10
     """Of the relaxed samples (bayesbinn)."""
     num_samples: int = 1
     """Relaxed samples in a step (bayesbinn); 0 trains at the expectation."""
     momentum: float = 0.0
     """Of the learning rule (bayesbinn)."""
-    kl_weight: float = 0.001
+    kl_weight: float = 1.0
     """Weight of the KL term (bayesbinn); 1 is Bayes."""
     train_set_factor: float = 1.0
     """How many times its training images the data set counts for (bayesbinn): more with random crops."""
-    init_scale: float = 3.0
+    init_scale: float = 20.0
     """Size of the natural parameters at the start (bayesbinn)."""
     threshold: float = 1e-8
     """Average gradient above which a weight flips (bop)."""
@@ -103,6 +105,7 @@ class Config:
             ("eval_images", 1, None),
             ("batch_norm_images", 0, None),
             ("seed", 0, 2**32 - 1),
+            ("split_seed", 0, 2**32 - 1),
             ("seeds", 1, 2**32 - self.seed),
             ("checkpoint_seconds", 0, None),
             ("train_set_factor", 1, None),
@@ -129,7 +132,7 @@ class Config:
 
 
 def digits(method: str) -> Config:
-    """1,797 images of 8x8 pixels: seconds on a CPU, nothing to download; a posterior that stays alive."""
+    """1,797 images of 8x8 pixels, seconds on a CPU, nothing to download; the paper's way: the posterior saturates."""
     config = Config(
         preset="digits",
         dataset="digits",
@@ -139,13 +142,20 @@ def digits(method: str) -> Config:
         hidden=(512, 512),
         dropout=0.0,
         batch_norm_decay=0.98,
+        batch_norm_images=1000,
         output_scale=True,
-        learning_rate=0.1,
-        temperature=0.2,
-        kl_weight=0.001,
-        init_scale=3.0,
+        learning_rate=1e-4,
+        temperature=1e-10,
+        kl_weight=1.0,
+        init_scale=20.0,
     )
     return _with_method(config, method, {"bop": 1e-2})
+
+
+def digits_bayes(method: str) -> Config:
+    """The same with a posterior that stays alive."""
+    config = dataclasses.replace(digits(method), preset="digits-bayes")
+    return _alive(config)
 
 
 def mnist(method: str) -> Config:
@@ -159,6 +169,7 @@ def mnist(method: str) -> Config:
         hidden=(2048, 2048, 2048),
         dropout=0.2,
         batch_norm_decay=0.85,
+        batch_norm_images=0,
         output_scale=False,
         learning_rate=1e-4,
         temperature=1e-10,
@@ -185,6 +196,7 @@ def cifar10(method: str) -> Config:
         hidden=(1024, 1024),
         batch_norm_decay=0.8,
         batch_norm_eps=1e-5,
+        batch_norm_images=0,
         output_scale=False,
         learning_rate=3e-4,
         temperature=1e-10,
@@ -199,6 +211,13 @@ def cifar10(method: str) -> Config:
 def cifar100(method: str) -> Config:
     """The paper's setting: that of CIFAR-10 but for the temperature, and Bop's threshold."""
     return dataclasses.replace(cifar10(method), preset="cifar100", dataset="cifar100", temperature=1e-8, threshold=1e-9)
+
+
+def _alive(config: Config) -> Config:
+    """With noise in each step and little pull to the prior: the posterior does not saturate (bayesbinn)."""
+    if config.method != "bayesbinn":
+        return config
+    return dataclasses.replace(config, learning_rate=0.1, temperature=0.2, kl_weight=0.001, init_scale=3.0)
 
 
 def _with_method(config: Config, method: str, learning_rates: dict[str, float]) -> Config:
@@ -226,6 +245,7 @@ def cifar100_short(method: str) -> Config:
 
 PRESETS = {
     "digits": digits,
+    "digits-bayes": digits_bayes,
     "mnist": mnist,
     "cifar10": cifar10,
     "cifar100": cifar100,

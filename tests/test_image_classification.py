@@ -15,7 +15,7 @@ QUICK = ["--preset", "digits", "--hidden", "32", "--epochs", "4", "--eval-sample
 def digits_run(tmp_path_factory):
     """The demo: the whole preset."""
     out = tmp_path_factory.mktemp("runs") / "digits"
-    return main(["--preset", "digits", "--out", str(out)]), out
+    return main(["--preset", "digits-bayes", "--out", str(out)]), out
 
 
 def read_metrics(out):
@@ -58,7 +58,7 @@ def test_run_folder_holds_config_metrics_and_figure(digits_run):
     results, out = digits_run
     config = json.loads((out / "config.json").read_text())
     metrics = read_metrics(out)
-    assert config["preset"] == "digits"
+    assert config["preset"] == "digits-bayes"
     assert [line["epoch"] for line in metrics] == list(range(1, config["epochs"] + 1))
     assert metrics[-1]["test_accuracy_mode"] == pytest.approx(results["test_accuracy_mode"], abs=1e-6)
     assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
@@ -68,7 +68,7 @@ def test_run_folder_holds_config_metrics_and_figure(digits_run):
         "config.json",
         "figure.png",
         "metrics.jsonl",
-        "posterior-0.safetensors",
+        "network-0.safetensors",
         "results.json",
     ]
 
