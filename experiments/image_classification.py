@@ -120,7 +120,7 @@ def run(
     init_keys, train_keys, test_keys = keys
     states = jax.vmap(partial(training.init, method, model), (0, None))(init_keys, dataset.train.images)
     device = jax.devices()[0].device_kind
-    natural, real = prediction.of(states, 0).params
+    natural, real = prediction.part(states, 0).params
     if not method.is_binary:
         natural, real = bb.partition(bb.combine(natural, real), {"": "real"})
     console.write(
@@ -142,7 +142,7 @@ def run(
         scored: dict[str, float | None] = {
             f"test_{score}_{name}": None for name in ("mode", "mean") for score in prediction.SCORES
         }
-        for name, predicted in prediction.of(predictions, i).items():
+        for name, predicted in prediction.part(predictions, i).items():
             scored |= prediction.scores(name, predicted, labels)
         return {
             "experiment": EXPERIMENT,
@@ -167,7 +167,7 @@ def run(
     results = runs.summary([results_of(i, seed) for i, seed in enumerate(seeds)])
     first_history = [line for line in history if line["seed"] == seeds[0]]
     for i, seed in enumerate(seeds):
-        state = prediction.of(states, i)
+        state = prediction.part(states, i)
         trained = bb.Posterior(state.params[0], state.params[1], state.batch_stats, kept_config)
         bb.save_posterior(out / f"network-{seed}.safetensors", trained)
     figure = plots.image_classification(
@@ -175,7 +175,7 @@ def run(
         results,
         first_history,
         dataset,
-        prediction.of({name: on_test for name, (on_test, _) in predictions.items()}, 0),
+        prediction.part({name: on_test for name, (on_test, _) in predictions.items()}, 0),
     )
     runs.write_json(out / "results.json", results)
     console.write_results(results)

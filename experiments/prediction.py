@@ -61,7 +61,7 @@ def reestimate(model: nn.Module, params: Any, batch_stats: Any, images: jax.Arra
         return _of_batch_norms(lambda mean, var: (mean, var + mean**2), measured)
 
     averages = jax.tree.map(lambda x: jnp.mean(x, axis=0), jax.lax.map(moments, batches))
-    return _of_batch_norms(lambda mean, square: (mean, square - mean**2), averages)
+    return _of_batch_norms(lambda mean, square: (mean, jnp.maximum(square - mean**2, 0)), averages)
 
 
 def _of_batch_norms(function: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]], tree: Any) -> Any:
@@ -100,10 +100,10 @@ def predict(
             apply_fn, state.params[0], key, images, num_samples=num_samples, chunk_size=1
         )
     num_test = len(dataset.test.labels)
-    return {name: (of(p, slice(num_test)), of(p, slice(num_test, None))) for name, p in predictions.items()}
+    return {name: (part(p, slice(num_test)), part(p, slice(num_test, None))) for name, p in predictions.items()}
 
 
-def of(tree: Any, index: Any) -> Any:
+def part(tree: Any, index: Any) -> Any:
     """A part of each array along its first axis."""
     return jax.tree.map(lambda x: x[index], tree)
 

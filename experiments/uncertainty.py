@@ -157,7 +157,7 @@ def load(path: Path, dataset: data.Dataset) -> Loaded:
     kept = bb.load_posterior(path)
     fields: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in kept.config.items()}
     config = presets.Config(**fields)
-    index = prediction.of(image_classification.split(config, dataset), 0)
+    index = prediction.part(image_classification.split(config, dataset), 0)
     model = image_classification.make_network(config, dataset)
     state = training.State((kept.natural, kept.real), None, kept.batch_stats or {}, jnp.zeros((), jnp.int32))
     held_back = data.Split(*(part[index.validation] for part in dataset.train))
@@ -172,7 +172,7 @@ def ask(ste: list[Loaded], bayesbinn: Loaded, images: dict[str, jax.Array], key:
     def answers(predict: Any, natural: Any) -> Answers:
         prediction_of_every = jax.jit(predict)(natural, inputs=every)
         return {
-            title: prediction.of(prediction_of_every, slice(end - len(images[title]), end))
+            title: prediction.part(prediction_of_every, slice(end - len(images[title]), end))
             for title, end in zip(images, ends, strict=True)
         }
 

@@ -81,7 +81,7 @@ def test_scaled_scores_use_the_validation_images_alone():
     logits = 3 * rng.normal(size=(400, 3))
     labels = jnp.asarray(np.argmax(logits / 3 + rng.gumbel(size=logits.shape), axis=1))
     p = bb.mode_predictive(lambda w, x: jnp.asarray(logits), jnp.ones(1), labels)
-    halves = prediction.of(p, slice(200)), prediction.of(p, slice(200, None))
+    halves = prediction.part(p, slice(200)), prediction.part(p, slice(200, None))
     values = prediction.scores("mode", halves, (labels[:200], labels[200:]))
     t = bb.calibration.fit_output_temperature(p.probabilities[200:], labels[200:])
     scaled = jax.nn.softmax(jnp.asarray(logits[:200]) / t)
