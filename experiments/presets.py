@@ -17,7 +17,7 @@ class Config:
     """Trains a binary network on images and shows what it knows and what it does not."""
 
     preset: str = "digits"
-    """Which preset the other fields start from: digits, digits-bayes, or mnist, cifar10, cifar100, also with -short."""
+    """Which preset the other fields start from: digits, mnist, cifar10, cifar100; also mnist-short (...), digits-bayes, mnist-bayes."""
     method: MethodName = "bayesbinn"
     """How the weights are trained."""
     dataset: Literal["digits", "mnist", "cifar10", "cifar100"] = "digits"
@@ -233,6 +233,12 @@ def mnist_short(method: str) -> Config:
     return dataclasses.replace(config, learning_rate=1e-4) if method == "bop" else config
 
 
+def mnist_bayes(method: str) -> Config:
+    """The same with an output scale and batch norms set anew; with bayesbinn a posterior that stays alive."""
+    config = dataclasses.replace(mnist_short(method), preset="mnist-bayes", output_scale=True, batch_norm_images=5000)
+    return _alive(config)
+
+
 def cifar10_short(method: str) -> Config:
     """The paper's setting in 50 epochs."""
     return dataclasses.replace(cifar10(method), preset="cifar10-short", epochs=50)
@@ -250,6 +256,7 @@ PRESETS = {
     "cifar10": cifar10,
     "cifar100": cifar100,
     "mnist-short": mnist_short,
+    "mnist-bayes": mnist_bayes,
     "cifar10-short": cifar10_short,
     "cifar100-short": cifar100_short,
 }

@@ -221,7 +221,8 @@ def _changes(results: dict[str, Any], settings: dict[str, Any]) -> tuple[str, in
     """What a run's settings (config.json, or the flags of its command) change of its preset; and its planned epochs."""
     name, method = results["preset"], results["method"]
     preset = dataclasses.asdict(PRESETS[name](method)) if name in PRESETS and method in METHODS else {}
-    texts = [] if preset else [f"preset {name}"]
+    of_the_paper = name in (results["dataset"], f"{results['dataset']}-short")
+    texts = [] if preset and of_the_paper else [f"preset {name}"]
     for field, value in settings.items():
         if field not in NOT_SETTINGS and _text(value) != _text(preset.get(field)):
             texts.append(f"{field}={_text(value)}")

@@ -28,7 +28,7 @@ from experiments.foreign import foreign_images
 
 EXPERIMENT = "uncertainty"
 # The presets of straight-through training and of BayesBiNN that are compared.
-PRESETS = {"digits": ("digits", "digits-bayes"), "mnist": ("mnist-short", "mnist-bayes")}
+PRESETS = {"digits": ("digits", "digits-bayes"), "mnist": ("mnist-bayes", "mnist-bayes")}
 NUM_SAMPLES = (1, 5, 10, 30, 100)
 
 

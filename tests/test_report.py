@@ -100,17 +100,22 @@ def test_one_seed_has_no_deviation_and_no_posterior_no_mean(tmp_path, capsys):
 
 
 def test_rows_by_dataset_method_and_epochs_in_the_order_of_the_paper(tmp_path, capsys):
+    presets = {"d": "cifar100-short", "f": "digits", "g": "digits-bayes"}
     for name, dataset, method, epochs in (
         ("a", "mnist", "bayesbinn", 2),
         ("b", "mnist", "bayesbinn", 5),
         ("c", "mnist", "ste", 2),
         ("d", "cifar100", "full_precision", 2),
         ("e", "digits", "sgd", 2),
+        ("f", "digits", "bayesbinn", 2),
+        ("g", "digits", "bayesbinn", 2),
     ):
-        write_run(tmp_path / name, dataset=dataset, method=method, epochs=epochs)
+        write_run(tmp_path / name, dataset=dataset, preset=presets.get(name, "mnist"), method=method, epochs=epochs)
     rows, _ = read_report(capsys, tmp_path)
     assert [(row["dataset"], row["method"], row["epochs"], row["paper: mode"]) for row in rows] == [
         ("cifar100", "full_precision", "2", "74.83 +- 0.26"),
+        ("digits", "bayesbinn", "2", ""),
+        ("digits", "bayesbinn (preset digits-bayes)", "2", ""),
         ("digits", "sgd (preset mnist)", "2", ""),
         ("mnist", "ste", "2", "98.85 +- 0.09"),
         ("mnist", "bayesbinn", "5", "98.86 +- 0.05"),
