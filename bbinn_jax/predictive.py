@@ -76,11 +76,11 @@ def posterior_predictive(
     """
 
     def predict(weights: PyTree) -> tuple[jax.Array, jax.Array]:
-        return _probabilities_and_entropy(_logits(apply_fn, weights, inputs))
+        p = jax.nn.softmax(_logits(apply_fn, weights, inputs))
+        return p, _entropy(p)
 
     probabilities, expected_entropy = _mean_over_samples(predict, natural, key, num_samples, chunk_size)
-    log_probabilities = jnp.log(jnp.where(probabilities > 0, probabilities, 1))  # 0 log 0 = 0, and so its gradient
-    entropy = -jnp.sum(probabilities * log_probabilities, axis=-1)
+    entropy = _entropy(probabilities)
     return Prediction(probabilities, entropy, expected_entropy, jnp.maximum(entropy - expected_entropy, 0))
 
 
@@ -170,12 +170,11 @@ def _logits(apply_fn: ApplyFn, weights: PyTree, inputs: jax.Array) -> jax.Array:
 
 
 def _prediction_of_one(logits: jax.Array) -> Prediction:
-    probabilities, entropy = _probabilities_and_entropy(logits)
+    probabilities = jax.nn.softmax(logits)
+    entropy = _entropy(probabilities)
     return Prediction(probabilities, entropy, entropy, jnp.zeros_like(entropy))
 
 
-def _probabilities_and_entropy(logits: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """softmax(logits) [batch, class] and its entropy [batch]."""
-    log_p = jax.nn.log_softmax(logits)
-    p = jnp.exp(log_p)
-    return p, -jnp.sum(jnp.where(p > 0, p * log_p, 0), axis=-1)
+def _entropy(p: jax.Array) -> jax.Array:
+    """In nats, with 0 log 0 = 0 and so its gradient. Of [batch, class], [batch]."""
+    return -jnp.sum(p * jnp.log(jnp.where(p > 0, p, 1)), axis=-1)

@@ -170,18 +170,27 @@ def uncertainty(path: Path, title: str, answers: dict[str, dict[str, Prediction]
     figure.suptitle(title, fontsize=14, fontweight="bold")
     panels = figure.subplot_mosaic("AAABBB;CCDDEE")
     reliability, coverage = panels["A"], panels["B"]
+    first_error = 1.0
     reliability.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":")
     for name, color in colors.items():
         test = answers[name]["test"]
         curve = metrics.reliability_curve(test.probabilities, labels, num_bins=10)
         filled = np.asarray(curve.num_examples) > 0
-        line = reliability.plot(curve.confidence[filled], curve.accuracy[filled], color=color, label=name)
-        line[0].set(marker="o", markersize=3.5)
+        confidence, accuracy = curve.confidence[filled], curve.accuracy[filled]
+        reliability.plot(confidence, accuracy, color=color, label=name, linewidth=1)
+        share = curve.num_examples[filled] / labels.size
+        reliability.scatter(confidence, accuracy, s=6 + 200 * share, color=color)
         risk = metrics.risk_coverage(test.entropy, test.probabilities.argmax(axis=-1) == labels)
         coverage.plot(100 * risk.coverage, 100 * risk.risk, color=color, label=name)
-    reliability.set(xlabel="confidence", ylabel="accuracy", title="As sure as right? (above the line: too modest)")
+        first_error = min(first_error, float(np.min(risk.coverage, where=risk.risk > 0, initial=1)))
+    reliability.set(
+        xlabel="confidence",
+        ylabel="accuracy",
+        title="As sure as right? (above the line: too modest; area: share of images)",
+    )
     coverage.set(xlabel="answered, the surest first (%)", ylabel="of them wrong (%)", title="Wrong last?")
     coverage.set_ylim(bottom=0)
+    coverage.set_xlim(max(0, 100 * first_error - 5), 100)
     for axes in (reliability, coverage):
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
@@ -196,7 +205,7 @@ def uncertainty(path: Path, title: str, answers: dict[str, dict[str, Prediction]
             shares = np.full(len(values), 100 / len(values))
             axes.hist(values, bins.tolist(), weights=shares, histtype="step", linewidth=1.6, color=color, label=kind)
         label = what.replace("_", " ")
-        axes.set(xlabel=f"{label} (nats)", title=f"{name}: {label}")
+        axes.set(xlabel=f"{label} (nats)", title=f"{name.removeprefix('BayesBiNN, ')}: {label}")
         axes.set_yscale("symlog", linthresh=5)
         axes.set_yticks([0, 5, 10, 20, 50, 100], ["0", "5", "10", "20", "50", "100"])
         axes.minorticks_off()

@@ -43,7 +43,7 @@ def test_one_network_has_no_mutual_information_and_several_have(compared):
     """So it tells nothing apart."""
     results, _ = compared
     for name in ("STE", "BayesBiNN, mode", "BayesBiNN, mean of 1"):
-        assert results[f"{name}: auroc_information, shuffled"] == pytest.approx(0.5, abs=0.02)
+        assert results[f"{name}: auroc_information, shuffled"] == 0.5
     assert results["BayesBiNN, mean of 100: auroc_information, shuffled"] > 0.8
 
 
