@@ -86,8 +86,9 @@ def write_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         table.add_column(column, justify="right" if i else "left")
     for row in rows:
         table.add_row(*row)
-    # A line of a wide table may be longer than the window's: better than numbers broken in two.
-    _console.print(table, width=max(_console.width, 150), soft_wrap=True)
+    wide = Console(highlight=False)
+    wide.width = max(wide.width, 150)  # a line longer than the window is better than numbers broken in two
+    wide.print(table)
 
 
 def write_totals(results: dict[str, Any]) -> None:
