@@ -34,7 +34,9 @@ def apply_output_temperature(probabilities: jax.Array, output_temperature: float
     [[0.6666667 0.3333333]]
     """
     check_number("output_temperature", output_temperature, "> 0", lambda v: v > 0)
-    return jax.nn.softmax(_log(check_probabilities(probabilities)) / output_temperature, axis=-1)
+    log_p = _log(check_probabilities(probabilities))
+    below_the_first = log_p - jnp.max(log_p, axis=-1, keepdims=True)  # so that 0 / T stays 0, however small T is
+    return jax.nn.softmax(below_the_first / output_temperature, axis=-1)
 
 
 def fit_output_temperature(probabilities: jax.Array, labels: jax.Array, *, prior_std: float = 1.0) -> jax.Array:

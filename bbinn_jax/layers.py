@@ -71,7 +71,8 @@ class BinaryConv(nn.Module):
         dtype: of the computation; default: that of inputs and parameters.
         kernel_init: initializer of the weights; default: natural parameters of +-10.
 
-    Inputs are [batch, height, width, channel]. Differentiated in reverse mode only.
+    Inputs are [batch, height, width, channel]. Differentiated in reverse mode only:
+    `jax.jacrev(jax.grad(...))` for a Hessian, not `jax.hessian`.
 
     >>> layer = BinaryConv(4, (3, 3))
     >>> variables = layer.init(jax.random.key(0), jnp.ones((1, 8, 8, 2)))
@@ -89,6 +90,10 @@ class BinaryConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
+        for name in ("kernel_size", "strides"):
+            value = getattr(self, name)
+            if not (isinstance(value, list | tuple) and len(value) == 2 and min(value) >= 1):
+                raise ValueError(f"{name} must be a pair of integers >= 1, got {value!r}")
         if x.ndim != 4:
             raise ValueError(f"x must be [batch, height, width, channel], got shape {x.shape}")
         shape = (*self.kernel_size, x.shape[-1], self.features)
@@ -97,6 +102,8 @@ class BinaryConv(nn.Module):
         pads = self.padding
         if isinstance(pads, str):
             pads = jax.lax.padtype_to_pads(x.shape[1:3], self.kernel_size, self.strides, pads)
+        if not (isinstance(pads, list | tuple) and [len(p) for p in pads if isinstance(p, list | tuple)] == [2, 2]):
+            raise ValueError(f'padding must be "SAME", "VALID" or ((top, bottom), (left, right)), got {pads!r}')
         return _add_bias(self, convolution(x, kernel, tuple(self.strides), tuple(map(tuple, pads))))
 
 

@@ -84,7 +84,13 @@ def reliability_curve(
     confidence = jnp.max(probabilities, axis=-1)
     correct = (jnp.argmax(probabilities, axis=-1) == labels).astype(confidence.dtype)
     if equal_mass:
-        bins = jnp.argsort(jnp.argsort(confidence)) * num_bins // labels.size
+        order = jnp.argsort(confidence)
+        confidence = confidence[order]
+        # Of equally confident examples each counts as right as they are together: their order is a fair lottery.
+        num_right = jnp.concatenate([jnp.zeros(1), jnp.cumsum(correct[order])])
+        first, end = (jnp.searchsorted(confidence, confidence, side=side) for side in ("left", "right"))
+        correct = ((num_right[end] - num_right[first]) / (end - first)).astype(confidence.dtype)
+        bins = jnp.arange(labels.size) * num_bins // labels.size
     else:
         bins = jnp.clip(jnp.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
     confidence, correct, count = (
@@ -210,6 +216,9 @@ def check_probabilities(probabilities: jax.Array) -> jax.Array:
     error = jnp.max(jnp.abs(jnp.sum(probabilities, axis=1) - 1))
     if not isinstance(error, jax.core.Tracer) and not error < 0.05:  # bfloat16 is off by 0.02
         raise ValueError(f"probabilities must have rows that sum to 1, got one that is off by {float(error):.3g}")
+    lowest = jnp.min(probabilities)
+    if not isinstance(lowest, jax.core.Tracer) and lowest < -1e-3:
+        raise ValueError(f"probabilities must be at least 0, got {float(lowest):.3g}")
     return probabilities
 
 

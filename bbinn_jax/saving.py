@@ -12,12 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import safetensors
 import safetensors.flax
 
 from bbinn_jax._checks import PyTree, check_floating, path_name
 
 FORMAT = "bbinn_jax posterior 1"
+DTYPES = "bool bfloat16 float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
 
 
 class Posterior(NamedTuple):
@@ -26,7 +29,7 @@ class Posterior(NamedTuple):
     Attributes:
         natural: lambda, ``None`` where a parameter is real, as `partition` gives it.
         real: the other parameters, ``None`` where one is binary.
-        batch_stats: running statistics of batch norms.
+        batch_stats: statistics of batch norms, those of one network or as kept in training.
         config: what tells how to build the network again; whatever JSON can say.
     """
 
@@ -44,23 +47,30 @@ def save_posterior(path: str | Path, posterior: Posterior) -> None:
         posterior: its trees may be any pytrees of arrays, see `load_posterior`.
 
     Raises:
-        ValueError: two leaves of one name.
-        TypeError: natural parameters that are not floating-point, or a config that JSON cannot say.
+        ValueError: two leaves of one name, or no weight.
+        TypeError: natural parameters that are not floating-point, a dtype that would not come back (such as
+            float64 without jax_enable_x64), or a config that JSON cannot say.
         OSError: the file cannot be written.
 
     >>> import tempfile
     >>> path = Path(tempfile.mkdtemp()) / "coin.safetensors"
-    >>> save_posterior(path, Posterior({"coin": jax.numpy.array([0.5, -0.5])}, config={"sides": 2}))
+    >>> save_posterior(path, Posterior({"coin": jnp.array([0.5, -0.5])}, config={"sides": 2}))
     >>> loaded = load_posterior(path)
     >>> print(loaded.natural["coin"], loaded.config)
     [ 0.5 -0.5] {'sides': 2}
     """
     check_floating("natural", posterior.natural)
+    if not jax.tree.leaves(posterior.natural):
+        raise ValueError(f"natural must have at least one weight, got {posterior.natural!r}")
     names = _names(posterior)
     repeated = [name for name, times in Counter(names).items() if times > 1]
     if repeated:
         raise ValueError(f"posterior must have leaves of different names, got {repeated[0]!r} twice")
-    leaves = dict(zip(names, map(jax.numpy.asarray, jax.tree.leaves(posterior._replace(config=None))), strict=True))
+    leaves = {}
+    for name, leaf in zip(names, jax.tree.leaves(posterior._replace(config=None)), strict=True):
+        leaves[name] = jnp.asarray(leaf)
+        if (dtype := np.asarray(leaf).dtype) != leaves[name].dtype or dtype.name not in DTYPES:
+            raise TypeError(f"posterior must have leaves that JAX and safetensors can keep, got {dtype} at {name!r}")
     try:
         config = json.dumps(posterior.config)
     except (TypeError, ValueError) as error:
@@ -86,7 +96,8 @@ def load_posterior(path: str | Path, like: Posterior | None = None) -> Posterior
 
     Raises:
         OSError: the file cannot be read.
-        ValueError: a file that is damaged or no posterior, or leaves that are not those of like.
+        ValueError: a file that is damaged or no posterior, one with 64 bits while jax_enable_x64 is off, leaves
+            that are not those of like (names, shapes, dtypes), or trees that are no nested dicts without it.
     """
     content = Path(path).read_bytes()  # first: it says plainly that there is no such file
     try:
@@ -99,13 +110,24 @@ def load_posterior(path: str | Path, like: Posterior | None = None) -> Posterior
         raise ValueError(f"{path} must be a posterior in the format {FORMAT!r}, got {text.get('format')!r}")
     if text.get("sha256") != _digest(content):
         raise ValueError(f"{path} is damaged: its SHA-256 is not the one it was written with")
+    for name, entry in _header(content).items():
+        if str(entry.get("dtype")).endswith("64") and leaves[name].dtype.itemsize < 8:
+            raise ValueError(f"{path} has 64 bits in {name!r}: set jax_enable_x64 to read it")
     config = json.loads(text["config"])
     if like is None:
-        return Posterior(**_nested(leaves), config=config)
+        try:
+            return Posterior(**_nested(leaves), config=config)
+        except TypeError:
+            raise ValueError(f"{path} holds trees that are no nested dicts: give like to load_posterior") from None
     names = _names(like)
-    if sorted(names) != sorted(leaves):
-        missing, more = sorted(set(names) - set(leaves)), sorted(set(leaves) - set(names))
-        raise ValueError(f"{path} must have the leaves of like: without {missing}, and with {more} more")
+    expected = {
+        name: f"{leaf.dtype}{leaf.shape}"
+        for name, leaf in zip(names, map(jnp.asarray, jax.tree.leaves(like._replace(config=None))), strict=True)
+    }
+    found = {name: f"{leaf.dtype}{leaf.shape}" for name, leaf in leaves.items()}
+    for name in sorted(expected | found):
+        if (there := found.get(name, "no leaf")) != (wanted := expected.get(name, "no leaf")):
+            raise ValueError(f"like must have the leaves of {path}: it has {wanted} at {name!r}, the file {there}")
     structure = jax.tree.structure(like._replace(config=None))
     return jax.tree.unflatten(structure, [leaves[name] for name in names])._replace(config=config)
 
@@ -125,7 +147,11 @@ def _nested(leaves: dict[str, jax.Array]) -> dict[str, PyTree]:
             node, key = trees, other
             for part in path:
                 node, key = node.setdefault(key, {}), part
-            node[key] = leaf if other == kind else None
+                if not isinstance(node, dict):
+                    raise TypeError(f"a leaf and a tree at {name}")
+            if isinstance(node.get(key), dict):
+                raise TypeError(f"a leaf and a tree at {name}")
+            node[key] = leaf if other == kind else node.get(key)
     return trees
 
 

@@ -168,8 +168,12 @@ def run(
     first_history = [line for line in history if line["seed"] == seeds[0]]
     for i, seed in enumerate(seeds):
         state = prediction.part(states, i)
-        trained = bb.Posterior(state.params[0], state.params[1], state.batch_stats, kept_config)
-        bb.save_posterior(out / f"network-{seed}.safetensors", trained)
+        natural, real = state.params
+        shipped = bb.mode(natural) if method.is_binary else natural
+        reference = dataset.train.images[index.reference[i]]
+        batch_stats = jax.jit(partial(prediction.statistics, model))(state, shipped, reference)
+        kept = bb.Posterior(natural, real, batch_stats, kept_config)
+        bb.save_posterior(out / f"network-{seed}.safetensors", kept)
     figure = plots.image_classification(
         out / "figure.png",
         results,

@@ -32,16 +32,22 @@ def network(model: nn.Module, state: State, reference: jax.Array, batch_size: in
     """
 
     def apply_fn(weights: Any, images: jax.Array) -> jax.Array:
-        params = bb.combine(weights, state.params[1])
-        statistics = state.batch_stats
-        if len(reference) and statistics:
-            statistics = reestimate(model, params, statistics, reference, batch_size)
-        variables = {"params": params, "batch_stats": statistics}
+        variables = {
+            "params": bb.combine(weights, state.params[1]),
+            "batch_stats": statistics(model, state, weights, reference, batch_size),
+        }
         return jax.lax.map(
             lambda image: model.apply(variables, image[None], train=False)[0], images, batch_size=batch_size
         )
 
     return apply_fn
+
+
+def statistics(model: nn.Module, state: State, weights: Any, reference: jax.Array, batch_size: int = 1000) -> Any:
+    """The batch-norm statistics of a network that predicts: its own on reference images, or those of training."""
+    if not (len(reference) and state.batch_stats):
+        return state.batch_stats
+    return reestimate(model, bb.combine(weights, state.params[1]), state.batch_stats, reference, batch_size)
 
 
 def reestimate(model: nn.Module, params: Any, batch_stats: Any, images: jax.Array, batch_size: int) -> Any:

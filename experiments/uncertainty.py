@@ -6,7 +6,7 @@
 For each seed: one STE network, an ensemble of 5, the mode of BayesBiNN, and the mean of 1 to 100 networks
 drawn from its posterior. They are scored on the test images, as they are and with an output temperature fitted on
 validation images, and asked to tell test images from foreign ones. The networks are trained by
-`image_classification` in folders of their own: an interrupted comparison goes on where it was, by the same command.
+`image_classification` in folders of their own: with --resume an interrupted comparison goes on where it was.
 """
 
 import dataclasses
@@ -61,6 +61,8 @@ class Config:
             value = getattr(self, name)
             if value is not None and value < low:
                 raise ValueError(f"{name} must be at least {low}, got {value!r}")
+        if (self.seed + self.seeds) * self.ensemble > 2**32:
+            raise ValueError(f"seed must leave room for seeds * ensemble networks below 2**32, got {self.seed!r}")
 
 
 CONFIGS: dict[str, Callable[[], Config]] = {name: partial(Config, preset=name) for name in PRESETS}  # type: ignore[arg-type]
@@ -73,8 +75,16 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     out = config.out or Path("runs") / f"{EXPERIMENT}-{config.preset}-{config.seed}"
     with cli.user_errors():
         runs.check_free(out, overwrite=config.overwrite, resume=config.resume)
+        if (out / "networks").exists() and not (config.overwrite or config.resume):
+            raise FileExistsError(
+                f"--out {out} holds an interrupted run; add --resume to continue it, or --overwrite to start again"
+            )
         if config.resume:
             runs.check_same(out, EXPERIMENT, config)
+            results = runs.read_results(out)
+            if results:
+                console.write(f"run folder {out} holds a finished comparison, nothing is left to do")
+                return results
         dataset = data.load(config.preset)
         foreign = foreign_images(dataset, config.preset, jax.random.key(0))
         lock = runs.start(out, EXPERIMENT, config, resume=config.resume)
@@ -91,8 +101,9 @@ def run(config: Config, dataset: data.Dataset, foreign: dict[str, jax.Array], ou
     shown: dict[str, Answers] = {}
     for seed in range(config.seed, config.seed + config.seeds):
         paths = train_networks(config, seed, out)
-        ste = [load(path, dataset) for path in paths["ste"]]
-        bayesbinn = load(paths["bayesbinn"][0], dataset)
+        with cli.user_errors():
+            ste = [load(path, dataset) for path in paths["ste"]]
+            bayesbinn = load(paths["bayesbinn"][0], dataset)
         held_back = ste[0].held_back
         images = {"test": test.images, "validation": held_back.images[: config.eval_images], **foreign}
         console.write(f"seed {seed}: {sum(map(len, images.values())):,} images before {len(ste) + 1} networks")
@@ -119,6 +130,10 @@ def run(config: Config, dataset: data.Dataset, foreign: dict[str, jax.Array], ou
             values = [row[name][score] for row in rows]
             results[f"{name}: {score}"] = statistics.fmean(values)
             results[f"{name}: {score}_std"] = statistics.pstdev(values)
+    results["runs"] = [
+        {"seed": config.seed + i, **{f"{name}: {score}": row[name][score] for name in row for score in row[name]}}
+        for i, row in enumerate(rows)
+    ]
     title = f"{config.preset}: what binary networks know of what they do not know, seed {config.seed}"
     figure = plots.uncertainty(out / "figure.png", title, shown, test.labels)
     runs.write_json(out / "results.json", results)
@@ -153,8 +168,11 @@ class Loaded(NamedTuple):
 
 
 def load(path: Path, dataset: data.Dataset) -> Loaded:
-    """Builds a network that `image_classification` has kept."""
-    kept = bb.load_posterior(path)
+    """Builds a network that `image_classification` has kept; raises ValueError if its file is damaged or gone."""
+    try:
+        kept = bb.load_posterior(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{error}; remove the folder {path.parent}, and --resume trains that network again") from error
     fields: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in kept.config.items()}
     config = presets.Config(**fields)
     index = prediction.part(image_classification.split(config, dataset), 0)
@@ -221,9 +239,12 @@ def write_results(results: dict[str, Any], predictors: list[str], foreign: list[
         pairs = [
             (results[f"{name}: {score}"], results[f"{name}: {score}_std"], style) for score, style in columns.items()
         ]
+        if results["seeds"] == 1:
+            return [style.format(mean) for mean, _, style in pairs]
         return [f"{style.format(mean)} +- {style.format(std)}" for mean, std, style in pairs]
 
-    title = f"{results['dataset']}, mean +- std of {results['seeds']} seeds"
+    of_seeds = f"seed {results['seed']}" if results["seeds"] == 1 else f"mean +- std of {results['seeds']} seeds"
+    title = f"{results['dataset']}, {of_seeds}"
     quality = {"accuracy": "{:.2%}", "nll": "{:.4f}", "brier": "{:.4f}", "ece": "{:.4f}"}
     quality |= {"nll_scaled": "{:.4f}", "ece_scaled": "{:.4f}", "risk_coverage_area": "{:.5f}"}
     head = ("", "accuracy", "NLL", "Brier", "ECE", "NLL, scaled", "ECE, scaled", "risk-coverage area")

@@ -45,7 +45,7 @@ def test_apply_divides_the_logits():
     np.testing.assert_allclose(p, scipy.special.softmax(logits / 3, axis=1), rtol=1e-4)
 
 
-@pytest.mark.parametrize("output_temperature", [0.1, 1.0, 30.0])
+@pytest.mark.parametrize("output_temperature", [1e-30, 0.1, 1.0, 30.0])
 def test_answers_stay_the_same(output_temperature):
     logits, _ = logits_and_labels(1.0)
     p = calibration.apply_output_temperature(jax.nn.softmax(jnp.asarray(logits, jnp.float32)), output_temperature)

@@ -190,6 +190,7 @@ BAD_ARGUMENTS = {
     "training images": (["--train-images", "0"], ["train_images", "0"]),
     "scored images": (["--eval-images", "0"], ["eval_images", "0"]),
     "batch larger than the training images": (["--train-images", "20"], ["batch_size", "20"]),
+    "few images for the batch norms": (["--batch-norm-images", "1"], ["batch_norm_images", "1"]),
     "checkpoint interval": (["--checkpoint-seconds", "-1"], ["checkpoint_seconds", "-1"]),
     "resume and overwrite": (["--resume", "--overwrite"], ["resume", "overwrite"]),
     "network": (["--network", "resnet"], ["--network", "resnet"]),

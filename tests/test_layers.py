@@ -137,6 +137,21 @@ def test_dtype_is_by_default_that_of_inputs_and_weights():
     assert bb.BinaryDense(4).apply({"params": params}, jnp.asarray(X, jnp.bfloat16)).dtype == jnp.bfloat16
 
 
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        ({"strides": 2}, "strides must be a pair of integers >= 1, got 2"),
+        ({"strides": (0, 1)}, r"strides must be a pair of integers >= 1, got \(0, 1\)"),
+        ({"kernel_size": 3}, "kernel_size must be a pair of integers >= 1, got 3"),
+        ({"padding": 1}, r"padding must be \"SAME\", .* got 1"),
+        ({"padding": (1, 1)}, r"padding must be \"SAME\", .* got \(1, 1\)"),
+    ],
+)
+def test_conv_refuses_what_is_no_pair(key, options, words):
+    with pytest.raises(ValueError, match=words):
+        bb.BinaryConv(4, **{"kernel_size": (3, 3)} | options).init(key, IMAGES)
+
+
 def test_conv_refuses_images_without_a_batch(key):
     with pytest.raises(ValueError, match=r"x must be .* got shape \(8, 6, 3\)"):
         bb.BinaryConv(4, (3, 3)).init(key, IMAGES[0])

@@ -93,6 +93,14 @@ def test_bins_of_equal_mass_are_those_of_a_sorted_array_split(predictions):
     np.testing.assert_allclose(value, sum(gaps) / 500, rtol=1e-4)
 
 
+def test_order_of_equally_confident_examples_does_not_matter():
+    """80 of 100 are right, whichever: with bins of equal mass, too, they are as sure as right."""
+    p = np.tile(np.array([[0.8, 0.2]], np.float32), (100, 1))
+    y = (np.arange(100) >= 80).astype(int)
+    for labels in (y, np.random.default_rng(0).permutation(y)):
+        np.testing.assert_allclose(metrics.expected_calibration_error(p, labels, equal_mass=True), 0, atol=1e-6)
+
+
 @pytest.mark.parametrize("strategy", ["uniform", "quantile"])
 def test_reliability_curve_equals_scikit_learn(predictions, strategy):
     """Which leaves out empty bins, and of equal mass makes 10 bins of exactly 50."""

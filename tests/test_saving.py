@@ -83,7 +83,9 @@ def test_other_trees_come_back_like_one_of_their_kind(tmp_path):
     posterior = bb.Posterior([jnp.arange(3.0), (jnp.ones(2), None)], real=[None, (None, jnp.zeros(()))])
     bb.save_posterior(tmp_path / "p", posterior)
     assert_equal(bb.load_posterior(tmp_path / "p", like=jax.tree.map(jnp.zeros_like, posterior)), posterior)
-    with pytest.raises(ValueError, match=r"must have the leaves of like: without .*natural/2.* and with .*natural/0"):
+    with pytest.raises(
+        ValueError, match=r"like must have the leaves of .*: it has no leaf at .natural/0., the file float32\(3,\)"
+    ):
         bb.load_posterior(tmp_path / "p", like=posterior._replace(natural=[None, posterior.natural[1], jnp.ones(3)]))
 
 
@@ -156,9 +158,41 @@ def test_failed_write_leaves_the_file_before(path, posterior, monkeypatch):
     assert list(path.parent.iterdir()) == [path]
 
 
+@pytest.mark.parametrize("leaf", [jnp.ones(7), jnp.ones(3, jnp.bfloat16)])
+def test_like_must_have_the_shapes_and_dtypes(tmp_path, leaf):
+    bb.save_posterior(tmp_path / "p", bb.Posterior({"a": jnp.arange(3.0)}))
+    with pytest.raises(ValueError, match=r"like must have the leaves of .*p: it has .* at 'natural/a', the file"):
+        bb.load_posterior(tmp_path / "p", like=bb.Posterior({"a": leaf}))
+
+
+@pytest.mark.parametrize(
+    "trees",
+    [({"a": jnp.ones(1), "a/b": jnp.ones(2)},), (jnp.ones(1), {"b": jnp.ones(1)}), ({"b": jnp.ones(1)}, jnp.ones(1))],
+)
+def test_trees_that_dicts_cannot_tell_need_like(tmp_path, trees):
+    posterior = bb.Posterior(*trees)
+    bb.save_posterior(tmp_path / "p", posterior)
+    with pytest.raises(ValueError, match="no nested dicts: give like"):
+        bb.load_posterior(tmp_path / "p")
+    assert_equal(bb.load_posterior(tmp_path / "p", like=posterior), posterior)
+
+
+def test_64_bits_are_read_with_64_bits_or_not_at_all(tmp_path):
+    with jax.enable_x64(True):
+        posterior = bb.Posterior({"a": jnp.array([1 + 1e-12])})
+        bb.save_posterior(tmp_path / "p", posterior)
+        assert_equal(bb.load_posterior(tmp_path / "p").natural, posterior.natural)
+    with pytest.raises(ValueError, match="has 64 bits in 'natural/a': set jax_enable_x64"):
+        bb.load_posterior(tmp_path / "p")
+
+
 @pytest.mark.parametrize(
     "posterior, error, message",
     [
+        (bb.Posterior({"a": INPUTS.astype(float)}), TypeError, "can keep, got float64 at 'natural/a'"),
+        (bb.Posterior({"a": INPUTS}, np.array([2**40])), TypeError, "can keep, got int64 at 'real'"),
+        (bb.Posterior({"a": jnp.ones(2, jnp.float8_e4m3fn)}), TypeError, "got float8_e4m3fn at 'natural/a'"),
+        (bb.Posterior({}), ValueError, "natural must have at least one weight"),
         (bb.Posterior({"a": np.arange(3)}), TypeError, "natural must have floating-point arrays as leaves, got int64"),
         (bb.Posterior({"a": INPUTS}, config={1, 2}), TypeError, r"config must be what JSON can say, got \{1, 2\}"),
         (bb.Posterior({"a/b": INPUTS, "a": {"b": INPUTS}}), ValueError, "different names, got 'natural/a/b' twice"),

@@ -9,6 +9,7 @@ import pytest
 
 import bbinn_jax as bb
 from experiments import data, foreign, uncertainty
+from experiments.networks import MLP
 
 SHORT = ["--preset", "digits", "--epochs", "2", "--seeds", "2", "--ensemble", "2", "--eval-images", "100"]
 PREDICTORS = ["STE", "STE, 2 networks", "BayesBiNN, mode", *(f"BayesBiNN, mean of {n}" for n in (1, 5, 10, 30, 100))]
@@ -75,12 +76,39 @@ def test_kept_network_has_the_accuracy_of_its_run(compared):
         np.testing.assert_allclose(nll, expected["test_nll_mode"], rtol=1e-4)
 
 
+def test_file_alone_has_the_accuracy_of_its_run(compared):
+    """Its batch-norm statistics are those of the mode: who knows nothing of training images predicts with it."""
+    _, out = compared
+    dataset, folder = data.load("digits"), out / "networks" / "bayesbinn-1"
+    kept = bb.load_posterior(folder / "network-1.safetensors")
+    model = MLP(tuple(kept.config["hidden"]), 10, output_scale=kept.config["output_scale"])
+    variables = {"params": bb.combine(bb.mode(kept.natural), kept.real), "batch_stats": kept.batch_stats}
+    p = jax.nn.softmax(model.apply(variables, dataset.test.images, train=False))
+    expected = json.loads((folder / "results.json").read_text())
+    np.testing.assert_allclose(bb.metrics.accuracy(p, dataset.test.labels), expected["test_accuracy_mode"])
+    nll = bb.metrics.negative_log_likelihood(p, dataset.test.labels)
+    np.testing.assert_allclose(nll, expected["test_nll_mode"], rtol=1e-3)
+
+
+def test_damaged_network_is_named_with_what_to_do(compared, tmp_path, capsys):
+    _, out = compared
+    path = tmp_path / "ste-0" / "network-0.safetensors"
+    path.parent.mkdir()
+    path.write_bytes((out / "networks" / "ste-0" / "network-0.safetensors").read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"damaged .* remove the folder .*ste-0, and --resume trains"):
+        uncertainty.load(path, data.load("digits"))
+
+
 def test_interrupted_comparison_goes_on_and_finished_one_is_kept(compared, capsys):
     results, out = compared
     with pytest.raises(SystemExit) as stop:
         uncertainty.main([*SHORT, "--out", str(out)])
     assert stop.value.code == 2 and "finished run" in capsys.readouterr().err
+    assert uncertainty.main([*SHORT, "--resume", "--out", str(out)]) == results
     (out / "results.json").unlink()
+    with pytest.raises(SystemExit) as stop:
+        uncertainty.main([*SHORT, "--out", str(out)])
+    assert stop.value.code == 2 and "interrupted run; add --resume" in capsys.readouterr().err
     kept = (out / "networks" / "ste-3" / "results.json").stat().st_mtime_ns
     again = uncertainty.main([*SHORT, "--resume", "--out", str(out)])
     assert (out / "networks" / "ste-3" / "results.json").stat().st_mtime_ns == kept
