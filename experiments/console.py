@@ -87,7 +87,7 @@ def write_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     for row in rows:
         table.add_row(*row)
     wide = Console(highlight=False)
-    wide.width = max(wide.width, 150)  # a line longer than the window is better than numbers broken in two
+    wide.width = max(wide.width, 170)  # a line longer than the window is better than numbers broken in two
     wide.print(table)
 
 

@@ -247,7 +247,7 @@ def write_results(results: dict[str, Any], predictors: list[str], foreign: list[
     title = f"{results['dataset']}, {of_seeds}"
     quality = {"accuracy": "{:.2%}", "nll": "{:.4f}", "brier": "{:.4f}", "ece": "{:.4f}"}
     quality |= {"nll_scaled": "{:.4f}", "ece_scaled": "{:.4f}", "risk_coverage_area": "{:.5f}"}
-    head = ("", "accuracy", "NLL", "Brier", "ECE", "NLL, scaled", "ECE, scaled", "risk-coverage area")
+    head = ("", "accuracy", "NLL", "Brier", "ECE", "NLL, scaled", "ECE, scaled", "risk-coverage")
     console.write_table(f"Test images of {title}", head, [(name, *cells(name, quality)) for name in predictors])
     for uncertainty, what in (("entropy", "predictive entropy"), ("information", "mutual information")):
         apart = {f"auroc_{uncertainty}, {kind}": "{:.4f}" for kind in foreign}
