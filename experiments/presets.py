@@ -120,8 +120,8 @@ class Config:
             if value is not None and not low <= value <= (sys.float_info.max if high is None else high):
                 wanted = f"finite and at least {low}" if high is None else f"between {low} and {high}"
                 raise ValueError(f"{name} must be {wanted}, got {value!r}")
-        if 0 < self.batch_norm_images < self.batch_size:
-            raise ValueError(f"batch_norm_images must be 0 or at least batch_size, got {self.batch_norm_images!r}")
+        if 0 < self.batch_norm_images < 50:  # a variance needs some
+            raise ValueError(f"batch_norm_images must be 0 or at least 50, got {self.batch_norm_images!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout!r}")
         if not 0 < self.validation_fraction < 1:
