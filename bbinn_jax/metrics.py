@@ -86,10 +86,7 @@ def reliability_curve(
     if equal_mass:
         order = jnp.argsort(confidence)
         confidence = confidence[order]
-        # Of equally confident examples each counts as right as they are together: their order is a fair lottery.
-        num_right = jnp.concatenate([jnp.zeros(1), jnp.cumsum(correct[order])])
-        first, end = (jnp.searchsorted(confidence, confidence, side=side) for side in ("left", "right"))
-        correct = ((num_right[end] - num_right[first]) / (end - first)).astype(confidence.dtype)
+        correct = _averaged_over_ties(correct[order], confidence)
         bins = jnp.arange(labels.size) * num_bins // labels.size
     else:
         bins = jnp.clip(jnp.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
@@ -195,12 +192,16 @@ def risk_coverage(uncertainty: jax.Array, correct: jax.Array) -> RiskCoverage:
         raise TypeError(f"correct must be booleans, got {correct.dtype}")
     order = jnp.argsort(uncertainty)
     uncertainty, wrong = uncertainty[order], ~correct[order]
-    num_wrong = jnp.concatenate([jnp.zeros(1, int), jnp.cumsum(wrong)])
-    first, end = (jnp.searchsorted(uncertainty, uncertainty, side=side) for side in ("left", "right"))
     answered = jnp.arange(1, uncertainty.size + 1)
-    share = (answered - first) / (end - first)  # of the equally uncertain examples
-    risk = (num_wrong[first] + share * (num_wrong[end] - num_wrong[first])) / answered
+    risk = jnp.cumsum(_averaged_over_ties(wrong, uncertainty)) / answered
     return RiskCoverage(answered / uncertainty.size, risk, jnp.mean(risk))
+
+
+def _averaged_over_ties(values: jax.Array, scores: jax.Array) -> jax.Array:
+    """Values of examples sorted by score, averaged over those of one score: their order is a fair lottery."""
+    totals = jnp.concatenate([jnp.zeros(1, scores.dtype), jnp.cumsum(values, dtype=scores.dtype)])
+    first, end = (jnp.searchsorted(scores, scores, side=side) for side in ("left", "right"))
+    return (totals[end] - totals[first]) / (end - first).astype(scores.dtype)
 
 
 def _of_label(probabilities: jax.Array, labels: jax.Array) -> jax.Array:

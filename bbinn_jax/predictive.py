@@ -80,6 +80,19 @@ def posterior_predictive(
         return p, _entropy(p)
 
     probabilities, expected_entropy = _mean_over_samples(predict, natural, key, num_samples, chunk_size)
+    return mixture(probabilities, expected_entropy)
+
+
+def mixture(probabilities: jax.Array, expected_entropy: jax.Array) -> Prediction:
+    """The prediction of several networks.
+
+    Args:
+        probabilities: [batch, class], their mean.
+        expected_entropy: [batch], the mean of their entropies in nats.
+
+    >>> print(mixture(jnp.array([[0.5, 0.5]]), jnp.zeros(1)).mutual_information)  # each is sure, of something else
+    [0.6931472]
+    """
     entropy = _entropy(probabilities)
     return Prediction(probabilities, entropy, expected_entropy, jnp.maximum(entropy - expected_entropy, 0))
 

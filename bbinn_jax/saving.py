@@ -7,7 +7,6 @@ everything lies in the text, so that a damaged file is refused.
 import hashlib
 import json
 import os
-from collections import Counter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -62,12 +61,10 @@ def save_posterior(path: str | Path, posterior: Posterior) -> None:
     check_floating("natural", posterior.natural)
     if not jax.tree.leaves(posterior.natural):
         raise ValueError(f"natural must have at least one weight, got {posterior.natural!r}")
-    names = _names(posterior)
-    repeated = [name for name, times in Counter(names).items() if times > 1]
-    if repeated:
-        raise ValueError(f"posterior must have leaves of different names, got {repeated[0]!r} twice")
-    leaves = {}
-    for name, leaf in zip(names, jax.tree.leaves(posterior._replace(config=None)), strict=True):
+    leaves: dict[str, jax.Array] = {}
+    for name, leaf in _named_leaves(posterior):
+        if name in leaves:
+            raise ValueError(f"posterior must have leaves of different names, got {name!r} twice")
         leaves[name] = jnp.asarray(leaf)
         if (dtype := np.asarray(leaf).dtype) != leaves[name].dtype or dtype.name not in DTYPES:
             raise TypeError(f"posterior must have leaves that JAX and safetensors can keep, got {dtype} at {name!r}")
@@ -119,22 +116,19 @@ def load_posterior(path: str | Path, like: Posterior | None = None) -> Posterior
             return Posterior(**_nested(leaves), config=config)
         except TypeError:
             raise ValueError(f"{path} holds trees that are no nested dicts: give like to load_posterior") from None
-    names = _names(like)
-    expected = {
-        name: f"{leaf.dtype}{leaf.shape}"
-        for name, leaf in zip(names, map(jnp.asarray, jax.tree.leaves(like._replace(config=None))), strict=True)
-    }
+    wanted_leaves = {name: jnp.asarray(leaf) for name, leaf in _named_leaves(like)}
+    expected = {name: f"{leaf.dtype}{leaf.shape}" for name, leaf in wanted_leaves.items()}
     found = {name: f"{leaf.dtype}{leaf.shape}" for name, leaf in leaves.items()}
     for name in sorted(expected | found):
         if (there := found.get(name, "no leaf")) != (wanted := expected.get(name, "no leaf")):
             raise ValueError(f"like must have the leaves of {path}: it has {wanted} at {name!r}, the file {there}")
     structure = jax.tree.structure(like._replace(config=None))
-    return jax.tree.unflatten(structure, [leaves[name] for name in names])._replace(config=config)
+    return jax.tree.unflatten(structure, [leaves[name] for name in wanted_leaves])._replace(config=config)
 
 
-def _names(posterior: Posterior) -> list[str]:
+def _named_leaves(posterior: Posterior) -> list[tuple[str, Any]]:
     paths_and_leaves = jax.tree_util.tree_leaves_with_path(posterior._replace(config=None))
-    return [path_name(path) for path, _ in paths_and_leaves]
+    return [(path_name(path), leaf) for path, leaf in paths_and_leaves]
 
 
 def _nested(leaves: dict[str, jax.Array]) -> dict[str, PyTree]:

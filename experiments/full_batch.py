@@ -7,7 +7,6 @@ Every parameter of the network is binary, biases too. The key of step t is
 ``fold_in(key, t)``, so a run depends on its settings, its key and its data alone.
 """
 
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +20,7 @@ import optax
 
 import bbinn_jax as bb
 from experiments import runs
+from experiments.ranges import check_range, check_widths
 
 
 @dataclass(frozen=True)
@@ -68,17 +68,13 @@ class Settings:
             ("num_train", 10, 100_000),
             ("steps", 1, 10_000_000),
             ("eval_samples", 2, 1_000_000),
-            ("noise", 0, sys.float_info.max),
-            ("learning_rate", 0, sys.float_info.max),
-            ("ste_learning_rate", 0, sys.float_info.max),
-            ("init_scale", 0, sys.float_info.max),
+            ("noise", 0, None),
+            ("learning_rate", 0, None),
+            ("ste_learning_rate", 0, None),
+            ("init_scale", 0, None),
         ):
-            value = getattr(self, name)
-            if not low <= value <= high:
-                wanted = f"finite and at least {low}" if high == sys.float_info.max else f"between {low} and {high}"
-                raise ValueError(f"{name} must be {wanted}, got {value!r}")
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"hidden must be widths of at least 1, got {self.hidden!r}")
+            check_range(self, name, low, high)
+        check_widths(self, "hidden")
 
 
 class Fit(NamedTuple):

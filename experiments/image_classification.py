@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bbinn_jax as bb
+from bbinn_jax._checks import path_name
 from bbinn_jax._mapping import over_leading_axis
 from experiments import checkpoints, cli, console, data, methods, networks, plots, prediction, runs, training
 from experiments.presets import METHODS, PRESETS, Config
@@ -166,13 +167,12 @@ def run(
     kept_config = dataclasses.asdict(config) | {"out": None}
     results = runs.summary([results_of(i, seed) for i, seed in enumerate(seeds)])
     first_history = [line for line in history if line["seed"] == seeds[0]]
+    statistics = jax.jit(partial(prediction.statistics, model))
     for i, seed in enumerate(seeds):
         state = prediction.part(states, i)
-        natural, real = state.params
-        shipped = bb.mode(natural) if method.is_binary else natural
         reference = dataset.train.images[index.reference[i]]
-        batch_stats = jax.jit(partial(prediction.statistics, model))(state, shipped, reference)
-        kept = bb.Posterior(natural, real, batch_stats, kept_config)
+        batch_stats = statistics(state, prediction.shipped(method, state), reference)
+        kept = bb.Posterior(state.params[0], state.params[1], batch_stats, kept_config)
         bb.save_posterior(out / f"network-{seed}.safetensors", kept)
     figure = plots.image_classification(
         out / "figure.png",
@@ -202,7 +202,8 @@ def train(
     Returns the states, the metrics of each epoch and seed, and the times.
     """
     identity = runs.identity(EXPERIMENT, config)
-    first_mode = jax.jit(bb.mode)(states.params[0])
+    mode = jax.jit(bb.mode)
+    first_mode = mode(states.params[0])
     done, seconds = checkpoints.latest(out) or 0, 0.0
     with cli.user_errors():
         if done:
@@ -223,7 +224,7 @@ def train(
         evaluate_epoch = partial(prediction.evaluate_epoch, method, model, config.temperature, dataset)
         return over_leading_axis(evaluate_epoch)(*of_seeds)
 
-    last_mode = jax.jit(bb.mode)(states.params[0])
+    last_mode = mode(states.params[0])
     of_index = (index.validation, index.reference)
     evaluate = jax.jit(evaluate_fn).lower(dataset, states, (first_mode, last_mode), *of_index).compile()
     compile_seconds = time.perf_counter() - start
@@ -234,7 +235,7 @@ def train(
         states, metrics, finite = train_epoch(states, keys, dataset.train, index.train)
         stop_if_not_finite(finite, config.seed, int(states.step[0]), epoch, out)
         scored = evaluate(dataset, states, (first_mode, last_mode), *of_index)
-        last_mode = jax.jit(bb.mode)(states.params[0])
+        last_mode = mode(states.params[0])
         values = {"train_loss": metrics.loss, "train_accuracy": metrics.accuracy, **scored}
         lines = [
             {"epoch": epoch, "seed": config.seed + i}
@@ -259,7 +260,7 @@ def stop_if_not_finite(finite: training.Finite, first_seed: int, step: int, epoc
     """Ends the program if the loss or the gradient of the last step was not finite, and says where."""
     for path, is_finite in jax.tree_util.tree_leaves_with_path(finite):
         for i in np.flatnonzero(~np.asarray(is_finite)):
-            leaf = jax.tree_util.keystr(path[1:], simple=True, separator="/")
+            leaf = path_name(path[1:])
             what = f"the gradient of {leaf}" if leaf else "the loss"
             checkpoint = checkpoints.latest(out)
             kept = "there is no checkpoint yet" if checkpoint is None else f"{out}/checkpoints/{checkpoint} is kept"

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 import bbinn_jax as bb
+from bbinn_jax._checks import path_name
 from experiments.data import Dataset
 from experiments.training import Method, State
 
@@ -115,11 +116,14 @@ def part(tree: Any, index: Any) -> Any:
 
 
 def predict_mode(method: Method, apply_fn: ApplyFn, state: State, images: jax.Array) -> bb.Prediction:
-    """The prediction of the network that is shipped: the mode, or the real weights themselves."""
-    weights = state.params[0]
-    if not method.is_binary:
-        return bb.mode_predictive(lambda _, images: apply_fn(weights, images), weights, images)
-    return bb.mode_predictive(apply_fn, weights, images)
+    """The prediction of the network that is shipped."""
+    weights = shipped(method, state)
+    return bb.mode_predictive(lambda _, images: apply_fn(weights, images), weights, images)
+
+
+def shipped(method: Method, state: State) -> Any:
+    """The weights of the network that is shipped: the mode, or the real weights themselves."""
+    return bb.mode(state.params[0]) if method.is_binary else state.params[0]
 
 
 def evaluate_epoch(
@@ -167,7 +171,7 @@ def evaluate_epoch(
         "kl_nats": kl,
         "kl_bits": kl / jnp.log(2),
         **{
-            f"entropy_bits_per_weight/{jax.tree_util.keystr(path, simple=True, separator='/')}": value
+            f"entropy_bits_per_weight/{path_name(path)}": value
             for path, value in jax.tree_util.tree_leaves_with_path(jax.tree.map(bb.entropy_bits_per_weight, natural))
         },
     }

@@ -4,9 +4,10 @@ A preset is the record of an experiment: its command and numbers are in experime
 """
 
 import dataclasses
-import sys
 from pathlib import Path
 from typing import Literal, get_args
+
+from experiments.ranges import check_range, check_widths
 
 MethodName = Literal["bayesbinn", "ste", "bop", "pmf", "full_precision"]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
@@ -116,19 +117,15 @@ class Config:
             ("init_scale", 0, None),
             ("batch_norm_decay", 0, 1),
         ):
-            value = getattr(self, name)
-            if value is not None and not low <= value <= (sys.float_info.max if high is None else high):
-                wanted = f"finite and at least {low}" if high is None else f"between {low} and {high}"
-                raise ValueError(f"{name} must be {wanted}, got {value!r}")
+            check_range(self, name, low, high)
         if 0 < self.batch_norm_images < 50:  # a variance needs some
             raise ValueError(f"batch_norm_images must be 0 or at least 50, got {self.batch_norm_images!r}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout must be in [0, 1), got {self.dropout!r}")
         if not 0 < self.validation_fraction < 1:
             raise ValueError(f"validation_fraction must be in (0, 1), got {self.validation_fraction!r}")
-        for name in ("hidden", "channels"):
-            if not getattr(self, name) or min(getattr(self, name)) < 1:
-                raise ValueError(f"{name} must be widths of at least 1, got {getattr(self, name)!r}")
+        check_widths(self, "hidden")
+        check_widths(self, "channels")
         if self.overwrite and self.resume:
             raise ValueError("resume must not be given together with overwrite, got both")
 

@@ -33,7 +33,7 @@ def check_free(folder: Path, *, overwrite: bool, resume: bool) -> None:
         return
     if (folder / "results.json").exists():
         raise FileExistsError(f"--out {folder} holds a finished run; choose another folder or add --overwrite")
-    if checkpoints.latest(folder) is not None:
+    if checkpoints.latest(folder) is not None or (folder / "networks").exists():  # of runs that this one is made of
         raise FileExistsError(
             f"--out {folder} holds an interrupted run; add --resume to continue it, or --overwrite to start again"
         )

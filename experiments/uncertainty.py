@@ -75,10 +75,6 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     out = config.out or Path("runs") / f"{EXPERIMENT}-{config.preset}-{config.seed}"
     with cli.user_errors():
         runs.check_free(out, overwrite=config.overwrite, resume=config.resume)
-        if (out / "networks").exists() and not (config.overwrite or config.resume):
-            raise FileExistsError(
-                f"--out {out} holds an interrupted run; add --resume to continue it, or --overwrite to start again"
-            )
         if config.resume:
             runs.check_same(out, EXPERIMENT, config)
             results = runs.read_results(out)
@@ -213,8 +209,7 @@ def average(predictions: list[bb.Prediction]) -> bb.Prediction:
     """The prediction of an ensemble: the mean of its members' probabilities, and what they disagree on."""
     probabilities = jnp.mean(jnp.stack([p.probabilities for p in predictions]), axis=0)
     expected_entropy = jnp.mean(jnp.stack([p.expected_entropy for p in predictions]), axis=0)
-    entropy = -jnp.sum(jax.scipy.special.xlogy(probabilities, probabilities), axis=-1)
-    return bb.Prediction(probabilities, entropy, expected_entropy, jnp.maximum(entropy - expected_entropy, 0))
+    return bb.predictive.mixture(probabilities, expected_entropy)
 
 
 def scores(answers: Answers, labels: tuple[jax.Array, jax.Array], foreign: list[str]) -> dict[str, float]:

@@ -11,6 +11,7 @@ from matplotlib.image import imread
 import bbinn_jax as bb
 from experiments import networks, regression
 from experiments.regression import Config, main
+from tests.commands import refused, without_times
 
 QUICK = ["--steps", "250", "--hidden", "8"]
 FILES = ("train_inputs", "train_outputs", "test_inputs")
@@ -41,21 +42,6 @@ def folder(tmp_path):
     ):
         np.savetxt(folder / name, numbers, fmt="  %.7e")
     return folder
-
-
-def without_times(results):
-    return {name: value for name, value in results.items() if "seconds" not in name}
-
-
-def refused(capsys, arguments):
-    """The one line that a refused command prints."""
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    error = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error
 
 
 def test_mean_fits_and_is_less_certain_beyond_the_data(tuned_run):
@@ -145,14 +131,14 @@ def test_file_that_cannot_be_used_is_named_in_one_line(tmp_path, capsys, folder,
     (folder / name).unlink()
     if content is not None:
         (folder / name).write_text(content)
-    error = refused(capsys, ["--data", str(folder), "--out", str(tmp_path / "run")])
+    error = refused(capsys, main, ["--data", str(folder), "--out", str(tmp_path / "run")])
     assert all(text in error for text in [str(folder), *expected]), error
     assert not (tmp_path / "run").exists()
 
 
 def test_finished_run_is_not_overwritten_unless_told(quick_run, capsys):
     results, out = quick_run
-    assert "--overwrite" in refused(capsys, [*QUICK, "--out", str(out)])
+    assert "--overwrite" in refused(capsys, main, [*QUICK, "--out", str(out)])
     assert json.loads((out / "results.json").read_text()) == results
 
 
@@ -169,6 +155,6 @@ def test_finished_run_is_not_overwritten_unless_told(quick_run, capsys):
     ],
 )
 def test_bad_argument_ends_in_one_line_and_writes_nothing(tmp_path, capsys, arguments, expected):
-    error = refused(capsys, ["--out", str(tmp_path / "run"), *arguments])
+    error = refused(capsys, main, ["--out", str(tmp_path / "run"), *arguments])
     assert all(text in error for text in expected), error
     assert list(tmp_path.iterdir()) == []

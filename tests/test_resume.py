@@ -20,6 +20,7 @@ from bbinn_jax import BinaryDense
 from experiments import checkpoints, data, methods, training
 from experiments.image_classification import main, stop_if_not_finite
 from experiments.presets import METHODS, PRESETS
+from tests import commands
 from tests.test_image_classification import content_of, read_metrics
 
 TINY = ["--preset", "digits", "--hidden", "32", "--checkpoint-seconds", "0"]
@@ -123,12 +124,7 @@ def interrupted_run(out, *arguments):
 
 def refused(capsys, arguments, out):
     before = content_of(out)
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    error = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
+    error = commands.refused(capsys, main, arguments)
     assert content_of(out) == before
     return error
 

@@ -7,6 +7,7 @@ import pytest
 from matplotlib.image import imread
 
 from experiments.two_moons import Config, main, moons
+from tests.commands import refused, without_times
 
 QUICK = ["--steps", "250", "--hidden", "8"]
 
@@ -22,21 +23,6 @@ def paper_run(tmp_path_factory):
 def quick_run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "quick"
     return main([*QUICK, "--out", str(out)]), out
-
-
-def without_times(results):
-    return {name: value for name, value in results.items() if "seconds" not in name}
-
-
-def refused(capsys, arguments):
-    """The one line that a refused command prints."""
-    with pytest.raises(SystemExit) as stop:
-        main(arguments)
-    error = capsys.readouterr().err
-    assert stop.value.code == 2
-    assert error.startswith("error: ")
-    assert error.count("\n") == 1
-    return error
 
 
 def test_far_from_the_data_the_mean_is_less_certain_than_straight_through_training(paper_run):
@@ -102,7 +88,7 @@ def test_training_and_test_points_are_different_draws_of_a_seed():
 
 def test_finished_run_is_not_overwritten_unless_told(quick_run, capsys):
     results, out = quick_run
-    assert "--overwrite" in refused(capsys, [*QUICK, "--out", str(out)])
+    assert "--overwrite" in refused(capsys, main, [*QUICK, "--out", str(out)])
     assert json.loads((out / "results.json").read_text()) == results
 
 
@@ -137,6 +123,6 @@ def test_loss_that_is_not_finite_ends_the_run_without_results(tmp_path):
     ],
 )
 def test_bad_argument_ends_in_one_line_and_writes_nothing(tmp_path, capsys, arguments, expected):
-    error = refused(capsys, ["--out", str(tmp_path / "run"), *arguments])
+    error = refused(capsys, main, ["--out", str(tmp_path / "run"), *arguments])
     assert all(text in error for text in expected), error
     assert list(tmp_path.iterdir()) == []
