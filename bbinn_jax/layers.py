@@ -4,9 +4,28 @@ Nothing is sampled or binarized inside. A layer is given natural parameters at
 initialization, relaxed samples in training and +-1 at prediction, and treats
 them alike: ``y = x W (+ b)``. The weight is called ``binary_kernel``, so that
 `partition` (and whoever prints the tree) can tell it from real parameters.
+
+**Noise of activations instead of weights (local reparametrisation).** Given the
+expectation mu of the weights as parameters and their variance F = 1 - mu^2 in a
+collection ``variance`` of the same tree, a layer returns
+
+    y = x mu + sqrt(x^2 F) xi,    xi ~ Normal(0, 1), of the random numbers "noise",
+
+which has the mean and the variance that x w has for w ~ q, and is close to normal
+for many inputs. Each example has noise of its own, so the gradient with respect to mu
+is exact but for that limit and varies much less than that of one relaxed sample:
+
+    def loss_fn(weights, key, x):  # weights are mu
+        variables = {"params": weights, "variance": jax.tree.map(lambda m: 1 - m**2, weights)}
+        return loss(model.apply(variables, x, rngs={"noise": key}))
+    loss = expected_loss(loss_fn, temperature=1.0, num_samples=0)
+
+Source: Kingma, Salimans, Welling, arXiv 1506.02557; for discrete weights Shayer, Levi,
+Fetaya, arXiv 1710.07739.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -53,7 +72,7 @@ class BinaryDense(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param("binary_kernel", self.kernel_init, (x.shape[-1], self.features))
         x, kernel = nn.dtypes.promote_dtype(x, kernel, dtype=self.dtype)
-        return _add_bias(self, x @ kernel)
+        return _affine(self, jnp.matmul, x, kernel)
 
 
 class BinaryConv(nn.Module):
@@ -104,11 +123,36 @@ class BinaryConv(nn.Module):
             pads = jax.lax.padtype_to_pads(x.shape[1:3], self.kernel_size, self.strides, pads)
         if not (isinstance(pads, list | tuple) and [len(p) for p in pads if isinstance(p, list | tuple)] == [2, 2]):
             raise ValueError(f'padding must be "SAME", "VALID" or ((top, bottom), (left, right)), got {pads!r}')
-        return _add_bias(self, convolution(x, kernel, tuple(self.strides), tuple(map(tuple, pads))))
+        product = partial(convolution, strides=tuple(self.strides), pads=tuple(map(tuple, pads)))
+        return _affine(self, product, x, kernel)
 
 
-def _add_bias(layer: BinaryDense | BinaryConv, y: jax.Array) -> jax.Array:
-    if not layer.use_bias:
+def _affine(
+    layer: BinaryDense | BinaryConv,
+    product: Callable[[jax.Array, jax.Array], jax.Array],
+    x: jax.Array,
+    kernel: jax.Array,
+) -> jax.Array:
+    """The product of inputs and kernel, plus the bias, plus noise if the layer is given variances."""
+    y = product(x, kernel)
+    variance = _variance(layer, "binary_kernel", kernel)
+    power: Any = 0.0 if variance is None else product(x * x, variance)
+    if layer.use_bias:
+        bias = layer.param("bias", nn.initializers.zeros, (layer.features,)).astype(y.dtype)
+        y = y + bias
+        variance = _variance(layer, "bias", bias)
+        power = power if variance is None else power + variance
+    if isinstance(power, float):
         return y
-    bias = layer.param("bias", nn.initializers.zeros, (layer.features,))
-    return y + bias.astype(y.dtype)
+    std = jnp.sqrt(jnp.maximum(power, 1e-6))  # at 0 the derivative of the root is infinite
+    return y + std * jax.random.normal(layer.make_rng("noise"), y.shape, y.dtype)
+
+
+def _variance(layer: BinaryDense | BinaryConv, name: str, weight: jax.Array) -> jax.Array | None:
+    """The variance that the layer is given for one of its parameters, or None."""
+    variance: Any = layer.get_variable("variance", name)
+    if variance is None:
+        return None
+    if jnp.shape(variance) != weight.shape:
+        raise ValueError(f"variance of {name} must have its shape {weight.shape}, got {jnp.shape(variance)}")
+    return jnp.asarray(variance, weight.dtype)

@@ -20,6 +20,7 @@ from experiments.training import Method
 
 # Fields of the config that only one method reads.
 FIELDS = {
+    "noise": "bayesbinn",
     "temperature": "bayesbinn",
     "num_samples": "bayesbinn",
     "momentum": "bayesbinn",
@@ -59,9 +60,11 @@ def make(config: Config, train_set_size: int) -> Method:
         return optax.partition({"binary": binary_optimizer, "real": real_optimizer}, ("binary", "real"))
 
     if config.method == "bayesbinn":
-        expected_loss = partial(
-            bb.expected_loss, temperature=config.temperature, num_samples=config.num_samples, has_aux=True
-        )
+        noisy_activations = config.noise == "activations"
+        if noisy_activations and config.num_samples != 1:
+            raise ValueError(f"num_samples is of --noise weights, got {config.num_samples!r} with --noise activations")
+        num_samples = 0 if noisy_activations else config.num_samples
+        expected_loss = partial(bb.expected_loss, temperature=config.temperature, num_samples=num_samples, has_aux=True)
         expected_loss(max)  # raises for a temperature or num_samples out of range now, not when it is traced
         rule = bb.bayesbinn(
             schedule,
@@ -74,6 +77,7 @@ def make(config: Config, train_set_size: int) -> Method:
             expected_loss=expected_loss,
             optimizer=pair(rule),
             is_posterior=True,
+            noisy_activations=noisy_activations,
         )
     if config.method == "ste":
         return Method(

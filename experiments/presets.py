@@ -78,8 +78,10 @@ class Config:
     """Of the weights, at the start of the schedule; for bop its gamma."""
     real_learning_rate: float = 1e-2
     """Of the real parameters (Adam, same schedule)."""
+    noise: Literal["weights", "activations"] = "weights"
+    """What is random in a step (bayesbinn): relaxed weights, or activations of the same mean and variance."""
     temperature: float = 1e-10
-    """Of the relaxed samples (bayesbinn)."""
+    """Of the relaxed samples (bayesbinn, noise of weights)."""
     num_samples: int = 1
     """Relaxed samples in a step (bayesbinn); 0 trains at the expectation."""
     momentum: float = 0.0
@@ -154,7 +156,7 @@ def digits(method: str) -> Config:
 def digits_bayes(method: str) -> Config:
     """The same with a posterior that stays alive."""
     config = dataclasses.replace(digits(method), preset="digits-bayes")
-    return _alive(config, learning_rate=0.1)
+    return _alive(config, kl_weight=0.01)
 
 
 def mnist(method: str) -> Config:
@@ -212,12 +214,12 @@ def cifar100(method: str) -> Config:
     return dataclasses.replace(cifar10(method), preset="cifar100", dataset="cifar100", temperature=1e-8, threshold=1e-9)
 
 
-def _alive(config: Config, learning_rate: float) -> Config:
-    """With noise in each step and little pull to the prior: the posterior does not saturate (bayesbinn)."""
+def _alive(config: Config, kl_weight: float) -> Config:
+    """With noise of activations and a little pull to the prior: the posterior does not saturate (bayesbinn)."""
     if config.method != "bayesbinn":
         return config
     return dataclasses.replace(
-        config, learning_rate=learning_rate, temperature=0.2, kl_weight=0.001, init_scale=3.0, dropout=0.0
+        config, noise="activations", learning_rate=0.1, temperature=1.0, kl_weight=kl_weight, init_scale=3.0
     )
 
 
@@ -235,9 +237,17 @@ def mnist_short(method: str) -> Config:
 
 
 def mnist_bayes(method: str) -> Config:
-    """The same with an output scale and batch norms set anew; bayesbinn has a living posterior. Not tuned."""
-    config = dataclasses.replace(mnist_short(method), preset="mnist-bayes", output_scale=True, batch_norm_images=5000)
-    return _alive(config, learning_rate=3e-3)  # of 54,000 images; at 0.1 it saturates in an epoch
+    """Half as wide, with an output scale, batch norms set anew and no dropout; bayesbinn has a living posterior."""
+    config = dataclasses.replace(
+        mnist_short(method),
+        preset="mnist-bayes",
+        hidden=(1024, 1024, 1024),
+        dropout=0.0,
+        output_scale=True,
+        batch_norm_images=5000,
+        eval_samples=30,
+    )
+    return _alive(config, kl_weight=0.01)
 
 
 def cifar10_short(method: str) -> Config:

@@ -29,6 +29,8 @@ class Method(NamedTuple):
         optimizer: of the pair (natural, real).
         is_binary: whether the network that is shipped has weights +-1, the mode of natural.
         is_posterior: whether natural is a posterior, from which networks can be drawn.
+        noisy_activations: whether the loss is that of mean weights under noise of the
+            activations, of the variance that the weights give them.
     """
 
     init: Callable[[jax.Array, Any], Any]
@@ -36,6 +38,7 @@ class Method(NamedTuple):
     optimizer: optax.GradientTransformation
     is_binary: bool = True
     is_posterior: bool = False
+    noisy_activations: bool = False
 
 
 class State(NamedTuple):
@@ -84,12 +87,13 @@ def train_step(
 
     def loss_fn(weights, real, probes):
         params = jax.tree.map(jnp.add, bb.combine(weights, real), probes)
+        variance = jax.tree.map(lambda mean: 1 - mean**2, weights) if method.noisy_activations else {}
         logits, updated = model.apply(
-            {"params": params, "batch_stats": state.batch_stats},
+            {"params": params, "batch_stats": state.batch_stats, "variance": variance},
             augment(augment_key, images),
             train=True,
             mutable=["batch_stats"],
-            rngs={"dropout": dropout_key},
+            rngs={"dropout": dropout_key, "noise": sample_key},
         )
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
         accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels)
