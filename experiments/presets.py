@@ -156,7 +156,7 @@ def digits(method: str) -> Config:
 def digits_bayes(method: str) -> Config:
     """The same with a posterior that stays alive."""
     config = dataclasses.replace(digits(method), preset="digits-bayes")
-    return _alive(config, kl_weight=0.01)
+    return _alive(config, learning_rate=1.0, kl_weight=0.001)
 
 
 def mnist(method: str) -> Config:
@@ -214,12 +214,12 @@ def cifar100(method: str) -> Config:
     return dataclasses.replace(cifar10(method), preset="cifar100", dataset="cifar100", temperature=1e-8, threshold=1e-9)
 
 
-def _alive(config: Config, kl_weight: float) -> Config:
+def _alive(config: Config, learning_rate: float, kl_weight: float) -> Config:
     """With noise of activations and a little pull to the prior: the posterior does not saturate (bayesbinn)."""
     if config.method != "bayesbinn":
         return config
     return dataclasses.replace(
-        config, noise="activations", learning_rate=0.1, temperature=1.0, kl_weight=kl_weight, init_scale=3.0
+        config, noise="activations", learning_rate=learning_rate, temperature=1.0, kl_weight=kl_weight, init_scale=3.0
     )
 
 
@@ -247,7 +247,7 @@ def mnist_bayes(method: str) -> Config:
         batch_norm_images=5000,
         eval_samples=30,
     )
-    return _alive(config, kl_weight=0.01)
+    return _alive(config, learning_rate=0.1, kl_weight=0.01)
 
 
 def cifar10_short(method: str) -> Config:
