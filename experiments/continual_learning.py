@@ -140,9 +140,7 @@ def run(
         "commit": runs.commit(),
     }
     of_seeds = [[line for line in history if line["seed"] == seed] for seed in seeds]
-    results = runs.summary(
-        [{**common, "seed": lines[0]["seed"], **continual_tables.results_of(lines)} for lines in of_seeds]
-    )
+    results = runs.summary([common | continual_tables.results_of(lines) for lines in of_seeds])
     kept_config = dataclasses.asdict(config) | {"out": None, "beside": None}
     for i, seed in enumerate(seeds):
         state = prediction.part(states, i)

@@ -107,7 +107,7 @@ def make_network(config: Config, dataset: data.Dataset) -> networks.MLP:
         batch_norm_eps=config.batch_norm_eps,
         output_scale=config.output_scale,
         norm=config.batch_norm if config.batch_norm in ("none", "layer") else "batch",  # type: ignore[arg-type]
-        local_noise=config.gradient == "local",
+        local_noise=config.gradient == "local" and config.method in ("bayesbinn", "bimu"),
     )
 
 
@@ -152,7 +152,7 @@ def compile_programs(
     return Programs(
         start=_compiled(over_leading_axis(partial(tasks.start, method)), states),
         train=_compiled(train, *train_arguments),
-        keep=_compiled(jax.vmap(tasks.keep, (0, None, 0)), statistics, one, states.batch_stats),
+        keep=_compiled(tasks.keep, statistics, one, states.batch_stats),
         test=_compiled(partial(test, predictors), *test_arguments),
         test_mode=_compiled(partial(test, {"mode": predict_mode}), *test_arguments),
         describe=_compiled(over_leading_axis(partial(describe, method.is_posterior)), states, natural),

@@ -95,8 +95,8 @@ def train(
 
 
 def keep(statistics: Any, task: jax.Array, now: Any) -> Any:
-    """Statistics [task, ...] with those of a task, counted from 0, as they are now."""
-    return jax.tree.map(lambda x, value: x.at[task].set(value), statistics, now)
+    """Statistics [seed, task, ...] with those of a task, counted from 0, as they are now, [seed, ...]."""
+    return jax.tree.map(lambda x, value: x.at[:, task].set(value), statistics, now)
 
 
 def evaluate(

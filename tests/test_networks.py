@@ -84,3 +84,46 @@ def test_running_statistics_decay_as_told():
     statistics = updated["batch_stats"]["BatchNorm_0"]
     np.testing.assert_allclose(statistics["mean"], 0.3 * logits.mean(axis=0), rtol=1e-4)
     np.testing.assert_allclose(statistics["var"], 0.7 + 0.3 * logits.var(axis=0), rtol=1e-4)
+
+
+def test_outputs_of_mean_weights_vary_as_those_of_sampled_weights(key):
+    natural = 0.7 * jax.random.normal(key, (200, 3))
+    x = jax.random.normal(jax.random.fold_in(key, 1), (2, 200))
+    sampled = jax.vmap(lambda k: x @ bb.sample(k, natural))(jax.random.split(key, 4000))
+    params = {"binary_kernel": jnp.tanh(natural)}
+    apply = jax.vmap(lambda k: networks.NoisyDense(3).apply({"params": params}, x, rngs={"dropout": k}))
+    noisy = apply(jax.random.split(key, 4000))
+    np.testing.assert_allclose(noisy.mean(axis=0), sampled.mean(axis=0), atol=1.0)  # of a spread of 12
+    np.testing.assert_allclose(noisy.std(axis=0), sampled.std(axis=0), rtol=0.05)
+
+
+def test_binary_weights_have_no_noise(key):
+    weights = bb.sample(key, jnp.zeros((20, 3)))
+    x = jax.random.normal(key, (4, 20))
+    for rngs in ({}, {"dropout": key}):
+        y = networks.NoisyDense(3).apply({"params": {"binary_kernel": weights}}, x, rngs=rngs)
+        np.testing.assert_allclose(y, x @ weights, rtol=1e-5)
+
+
+def test_noise_has_finite_gradients_at_certain_weights(key):
+    x = jax.random.normal(key, (4, 20))
+
+    def loss(natural):
+        params = {"binary_kernel": jnp.tanh(natural)}
+        return jnp.sum(networks.NoisyDense(3).apply({"params": params}, x, rngs={"dropout": key}) ** 2)
+
+    for scale in (0.0, 3.0, 9.0, 50.0):
+        assert np.all(np.isfinite(jax.grad(loss)(jnp.full((20, 3), scale))))
+
+
+@pytest.mark.parametrize("norm", ["none", "layer"])
+def test_networks_without_batch_norm_have_no_statistics_and_judge_each_image_by_itself(norm, key):
+    model = networks.MLP(hidden=(16, 16), num_classes=4, norm=norm)
+    x = jax.random.normal(key, (8, 30))
+    variables = model.init(key, x, train=False)
+    assert "batch_stats" not in variables
+    weights = {"params": bb.mode(variables["params"])}
+    together = model.apply(weights, x, train=True)
+    alone = jnp.concatenate([model.apply(weights, x[i : i + 1], train=False) for i in range(8)])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+    assert 0.2 < np.std(together) < 5  # the size of the activations is kept
