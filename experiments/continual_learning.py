@@ -31,14 +31,13 @@ from experiments import (
     continual_programs,
     continual_tables,
     data,
-    methods,
     networks,
     prediction,
     runs,
     tasks,
     training,
 )
-from experiments.continual_presets import FIELDS, METHODS, PRESETS, Config
+from experiments.continual_presets import METHODS, PRESETS, Config, check_fields
 from experiments.image_classification import stop_if_not_finite
 
 EXPERIMENT = "continual_learning"
@@ -60,7 +59,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
                 )
                 continual_tables.write_results(results)
                 return results
-        methods.check_fields(config, PRESETS[config.preset](config.method), FIELDS)
+        check_fields(config)
         beside = read_beside(config.beside)
         dataset = load(config)
         method_at = continual_programs.make_method(config, len(dataset.train.labels))

@@ -58,6 +58,10 @@ def weight_probabilities(path: Path, results: dict[str, Any]) -> Path:
         axes.set(title=f"after task {task + 1}\n{certain:.0%} certain", xlabel="P(weight = +1)", xticks=(0, 0.5, 1))
         axes.title.set_fontsize(10)
         axes.set_yscale("log")
+        axes.set_yticks([0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100])
+        axes.set_ylim(max(50 * histograms[histograms > 0].min(), 0.1), 100)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
     panels[0].set_ylabel("share of weights (%)")
     figure.savefig(path, dpi=110)
     return path

@@ -7,6 +7,7 @@ import dataclasses
 from pathlib import Path
 from typing import Literal, get_args
 
+from experiments import methods
 from experiments.ranges import check_range, check_widths
 
 MethodName = Literal["bayesbinn", "ste", "bop", "bimu"]
@@ -171,7 +172,7 @@ def permuted_digits(method: str) -> Config:
         kl_weight=0.1,
         init_scale=1.0,
     )
-    return _with_method(config, method)
+    return _with_method(config, method, bop={"learning_rate": 1e-2, "threshold": 1e-3})
 
 
 def permuted_mnist(method: str) -> Config:
@@ -192,7 +193,7 @@ def permuted_mnist(method: str) -> Config:
         kl_weight=1.0,
         init_scale=10.0,
     )
-    return _with_method(config, method)
+    return _with_method(config, method, bop={"learning_rate": 1e-4})
 
 
 def permuted_mnist_stream(method: str) -> Config:
@@ -209,15 +210,25 @@ def permuted_mnist_stream(method: str) -> Config:
     return config
 
 
-def _with_method(config: Config, method: str) -> Config:
+def _with_method(config: Config, method: str, bop: dict[str, float]) -> Config:
     """The config for another method, with its settings."""
     changes: dict[str, dict[str, float]] = {
         "bayesbinn": {},
         "ste": {"learning_rate": 1e-2},
-        "bop": {"learning_rate": 1e-4},
+        "bop": bop,
         "bimu": {"learning_rate": 1.0, "kl_weight": 1.0, "temperature": 1.0, "init_scale": 1.0},
     }
     return dataclasses.replace(config, method=method, **changes[method])  # type: ignore[arg-type]
+
+
+def check_fields(config: Config) -> None:
+    """Raises ValueError for a field that differs from the preset and that the run would ignore."""
+    preset = PRESETS[config.preset](config.method)
+    methods.check_fields(config, preset, FIELDS)
+    for name in ("temperature", "final_temperature", "num_samples"):
+        value = getattr(config, name)
+        if config.gradient == "local" and value != getattr(preset, name):
+            raise ValueError(f"{name} is of --gradient relaxed, got {value!r} with --gradient local")
 
 
 PRESETS = {
