@@ -196,10 +196,16 @@ def permuted_mnist(method: str) -> Config:
     return _with_method(config, method, bop={"learning_rate": 1e-4})
 
 
+def permuted_mnist_best(method: str) -> Config:
+    """The gradient through the outputs of layers, and layer norms, which have no statistics to forget."""
+    config = dataclasses.replace(permuted_mnist(method), preset="permuted-mnist-best", epochs=10, batch_norm="layer")
+    return _local(config)
+
+
 def permuted_mnist_stream(method: str) -> Config:
     """A hundred tasks, each image seen once."""
     config = dataclasses.replace(
-        permuted_mnist(method),
+        permuted_mnist_best(method),
         preset="permuted-mnist-stream",
         tasks=100,
         epochs=1,
@@ -207,7 +213,12 @@ def permuted_mnist_stream(method: str) -> Config:
         eval_samples=10,
         curve_points=1,
     )
-    return config
+    return dataclasses.replace(config, learning_rate=1e-2) if method == "bayesbinn" else config
+
+
+def _local(config: Config) -> Config:
+    """With the gradient through the outputs of layers, and a start closer to a fair coin (bayesbinn)."""
+    return dataclasses.replace(config, gradient="local", init_scale=1.0) if config.method == "bayesbinn" else config
 
 
 def _with_method(config: Config, method: str, bop: dict[str, float]) -> Config:
@@ -234,5 +245,6 @@ def check_fields(config: Config) -> None:
 PRESETS = {
     "permuted-digits": permuted_digits,
     "permuted-mnist": permuted_mnist,
+    "permuted-mnist-best": permuted_mnist_best,
     "permuted-mnist-stream": permuted_mnist_stream,
 }
