@@ -11,6 +11,7 @@ from bbinn_jax.bayesbinn import precondition_by_fisher as precondition_by_fisher
 from bbinn_jax.bernoulli import logistic_noise as logistic_noise
 from bbinn_jax.bernoulli import mode as mode
 from bbinn_jax.bernoulli import sample as sample
+from bbinn_jax.bimu import bimu as bimu
 from bbinn_jax.bop import bop as bop
 from bbinn_jax.diagnostics import entropy_bits_per_weight as entropy_bits_per_weight
 from bbinn_jax.layers import BinaryConv as BinaryConv

@@ -16,8 +16,8 @@ def write(text: Any) -> None:
     _console.print(text, soft_wrap=True)
 
 
-def epochs(first: int, last: int) -> Iterator[tuple[int, Callable[[str], None]]]:
-    """Counts epochs and shows the progress: a moving line on a terminal, elsewhere a line a second at most.
+def epochs(first: int, last: int, unit: str = "epoch") -> Iterator[tuple[int, Callable[[str], None]]]:
+    """Counts epochs (or tasks) and shows the progress: a moving line on a terminal, elsewhere a line a second at most.
 
     Yields ``(epoch, report)``; ``report(text)`` tells what the epoch gave. The time
     left is that of the epochs done so far; compilation must be over before.
@@ -25,16 +25,16 @@ def epochs(first: int, last: int) -> Iterator[tuple[int, Callable[[str], None]]]
     start = printed = time.perf_counter()
     is_terminal = _console.is_terminal
     with Progress(TextColumn("{task.description}"), console=_console, disable=not is_terminal) as progress:
-        task = progress.add_task(f"epoch {first}")
+        task = progress.add_task(f"{unit} {first}")
         for epoch in range(first, last + 1):
 
             def report(text: str, epoch: int = epoch) -> None:
                 nonlocal printed
                 now = time.perf_counter()
                 seconds = (now - start) / (epoch - first + 1)
-                rate = f"{1 / seconds:.1f} epochs/s" if seconds < 1 else f"{seconds:.1f} s/epoch"
+                rate = f"{1 / seconds:.1f} {unit}s/s" if seconds < 1 else f"{seconds:.1f} s/{unit}"
                 left = _duration(seconds * (last - epoch))
-                text = f"epoch {epoch:>{len(str(last))}}/{last}  {text}  {rate}  {left} left"
+                text = f"{unit} {epoch:>{len(str(last))}}/{last}  {text}  {rate}  {left} left"
                 progress.update(task, description=text)
                 if not is_terminal and (now - printed >= 1 or epoch == last):
                     printed = now

@@ -15,37 +15,36 @@ import jax.numpy as jnp
 import optax
 
 import bbinn_jax as bb
-from experiments.presets import Config
 from experiments.training import Method
 
-# Fields of the config that only one method reads.
-FIELDS = {
-    "noise": "bayesbinn",
-    "temperature": "bayesbinn",
-    "num_samples": "bayesbinn",
-    "momentum": "bayesbinn",
-    "kl_weight": "bayesbinn",
-    "train_set_factor": "bayesbinn",
-    "init_scale": "bayesbinn",
-    "eval_samples": "bayesbinn",
-    "threshold": "bop",
-    "final_beta": "pmf",
+# Fields of the config that only one method reads, or some.
+FIELDS: dict[str, tuple[str, ...]] = {
+    "noise": ("bayesbinn",),
+    "temperature": ("bayesbinn",),
+    "num_samples": ("bayesbinn",),
+    "momentum": ("bayesbinn",),
+    "kl_weight": ("bayesbinn",),
+    "train_set_factor": ("bayesbinn",),
+    "init_scale": ("bayesbinn",),
+    "eval_samples": ("bayesbinn",),
+    "threshold": ("bop",),
+    "final_beta": ("pmf",),
 }
 
 
-def check_fields(config: Config, preset: Config) -> None:
+def check_fields(config: Any, preset: Any, fields: dict[str, tuple[str, ...]] = FIELDS) -> None:
     """Raises ValueError for a field that differs from the preset and that the method would ignore."""
-    for name, method in FIELDS.items():
-        if config.method != method and getattr(config, name) != getattr(preset, name):
-            value = getattr(config, name)
-            raise ValueError(f"{name} is of --method {method}, got {value!r} with --method {config.method}")
+    for name, methods in fields.items():
+        if config.method not in methods and getattr(config, name) != getattr(preset, name):
+            value, of = getattr(config, name), " or ".join(methods)
+            raise ValueError(f"{name} is of --method {of}, got {value!r} with --method {config.method}")
 
 
-def make(config: Config, train_set_size: int) -> Method:
+def make(config: Any, train_set_size: int) -> Method:
     """The method that a config names.
 
     Args:
-        config: of which the fields of its method are read.
+        config: a `presets.Config`, or what has the fields of its method.
         train_set_size: number of images that an epoch passes over.
 
     Raises:

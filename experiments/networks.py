@@ -1,5 +1,7 @@
 """The networks of the experiments."""
 
+from typing import Literal
+
 import flax.linen as nn
 import jax
 
@@ -21,6 +23,9 @@ class MLP(nn.Module):
         batch_norm_gain: whether batch norms have a trained real gain and bias.
         output_scale: whether a trained real scalar multiplies the logits. Without
             it the last batch norm caps the confidence, for 10 classes at about 0.757.
+        norm: what follows a dense layer: "batch", "layer" (of each image by itself, without
+            gain: there are no statistics to keep), or "none", a constant that keeps the
+            size of the activations, sqrt(2 / inputs).
     """
 
     hidden: tuple[int, ...]
@@ -30,14 +35,21 @@ class MLP(nn.Module):
     batch_norm_eps: float = 1e-4
     batch_norm_gain: bool = False
     output_scale: bool = False
+    norm: Literal["batch", "layer", "none"] = "batch"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
         x = x.reshape(len(x), -1)
         for i, width in enumerate((*self.hidden, self.num_classes)):
+            num_inputs = x.shape[1]
             x = nn.Dropout(self.dropout, deterministic=not train)(x)
             x = BinaryDense(width)(x)
-            x = _batch_norm(self, train)(x)
+            if self.norm == "batch":
+                x = _batch_norm(self, train)(x)
+            elif self.norm == "layer":
+                x = nn.LayerNorm(epsilon=self.batch_norm_eps, use_scale=False, use_bias=False)(x)
+            else:
+                x = x * (2 / num_inputs) ** 0.5
             if i < len(self.hidden):
                 x = nn.relu(x)
         if self.output_scale:

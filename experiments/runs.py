@@ -15,10 +15,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jax
+
 from experiments import checkpoints
 
 # Fields of a config that change where a run goes and how far, and not what it computes.
-NOT_OF_THE_RUN = ("out", "overwrite", "resume", "stop_after_epochs", "checkpoint_seconds")
+NOT_OF_THE_RUN = (
+    "out",
+    "overwrite",
+    "resume",
+    "stop_after_epochs",
+    "stop_after_tasks",
+    "checkpoint_seconds",
+    "beside",
+)
 
 
 def check_free(folder: Path, *, overwrite: bool, resume: bool) -> None:
@@ -99,8 +109,8 @@ def append_metrics(folder: Path, metrics: list[dict[str, Any]]) -> None:
         file.write("".join(json.dumps(line) + "\n" for line in metrics))
 
 
-def rewind_metrics(folder: Path, epoch: int, num_seeds: int) -> list[dict[str, Any]]:
-    """Removes what metrics.jsonl says of later epochs, and returns the lines that stay.
+def rewind_metrics(folder: Path, epoch: int, num_seeds: int, unit: str = "epoch") -> list[dict[str, Any]]:
+    """Removes what metrics.jsonl says of later epochs (or another unit), and returns the lines that stay.
 
     Raises:
         ValueError: lines of earlier epochs are missing.
@@ -111,11 +121,11 @@ def rewind_metrics(folder: Path, epoch: int, num_seeds: int) -> list[dict[str, A
     kept = lines[: epoch * num_seeds]
     try:
         metrics = [json.loads(line) for line in kept]
-        epochs = [line["epoch"] for line in metrics]
+        epochs = [line[unit] for line in metrics]
     except (ValueError, TypeError, KeyError):
         epochs = []
     if epochs != [1 + i // num_seeds for i in range(epoch * num_seeds)]:
-        raise ValueError(f"{path} is damaged: it must have a line for each seed and each of {epoch} epochs")
+        raise ValueError(f"{path} is damaged: it must have a line for each seed and each of {epoch} {unit}s")
     _write_whole(path, "".join(line + "\n" for line in kept))
     return metrics
 
@@ -145,16 +155,16 @@ def read_results(folder: Path) -> dict[str, Any] | None:
 def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
     """The results of a run of one seed; of several the mean and (NAME_std) the standard deviation of what was measured.
 
-    The results of each seed are then a list under "runs".
+    Lists of numbers are taken number by number. The results of each seed are then a list under "runs".
     """
     if len(results) == 1:
         return results[0]
-    measured = [name for name, value in results[0].items() if isinstance(value, float) and "seconds" not in name]
+    measured = [name for name, value in results[0].items() if isinstance(value, float | list) and "seconds" not in name]
     columns = {name: [line[name] for line in results] for name in measured}
     return {
         **results[0],
-        **{name: statistics.fmean(values) for name, values in columns.items()},
-        **{f"{name}_std": statistics.pstdev(values) for name, values in columns.items()},
+        **{name: jax.tree.map(lambda *x: statistics.fmean(x), *values) for name, values in columns.items()},
+        **{f"{name}_std": jax.tree.map(lambda *x: statistics.pstdev(x), *values) for name, values in columns.items()},
         "seeds": len(results),
         "runs": results,
     }

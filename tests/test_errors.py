@@ -32,6 +32,10 @@ def bop(**changes):
     return bb.bop(**{"gamma": 0.1, "threshold": 0.0, **changes})
 
 
+def bimu(**changes):
+    return bb.bimu(**{"max_step": 1.0, "memory_window": 10, **changes})
+
+
 def pmf(**changes):
     return bb.pmf(**{"optimizer": optax.sgd(1.0), "beta": 1.0, **changes})
 
@@ -137,6 +141,14 @@ CASES = {
         TypeError,
         ["num_bins", "1.5"],
     ),
+    "max_step < 0": (lambda: bimu(max_step=-0.1), ValueError, ["max_step", "-0.1"]),
+    "max_step text": (lambda: bimu(max_step="large"), TypeError, ["max_step", "large"]),
+    "memory_window 0": (lambda: bimu(memory_window=0), ValueError, ["memory_window", "0"]),
+    "memory_window nan": (lambda: bimu(memory_window=NAN), ValueError, ["memory_window", "nan"]),
+    "memory_window inf": (lambda: bimu(memory_window=float("inf")), ValueError, ["memory_window", "inf"]),
+    "learning_rate < 0, bimu": (lambda: bimu(learning_rate=-1.0), ValueError, ["learning_rate", "-1.0"]),
+    "likelihood_weight < 0": (lambda: bimu(likelihood_weight=-1.0), ValueError, ["likelihood_weight", "-1.0"]),
+    "kl_weight < 0, bimu": (lambda: bimu(kl_weight=-1.0), ValueError, ["kl_weight", "-1.0"]),
     # integer leaves
     "integers, expectation": (lambda: bernoulli.expectation(INTEGERS), TypeError, ["natural", "int32", "'a'"]),
     "integers, fisher_information": (lambda: bernoulli.fisher_information(INTEGERS), TypeError, ["natural", "int32"]),
@@ -151,6 +163,7 @@ CASES = {
     "integers, straight_through": (lambda: bb.straight_through(INTEGERS), TypeError, ["latent", "int32"]),
     "integers, ste": (lambda: bb.ste(optax.sgd(1.0)).init(INTEGERS), TypeError, ["latent", "int32", "'a'"]),
     "integers, bop": (lambda: bop().init(INTEGERS), TypeError, ["weights", "int32", "'a'"]),
+    "integers, bimu": (lambda: bimu().init(INTEGERS), TypeError, ["natural", "int32", "'a'"]),
     "integers, pmf": (lambda: pmf().init(INTEGERS), TypeError, ["weights", "int32", "'a'"]),
     "integers, bayesbinn": (lambda: bayesbinn().init(INTEGERS), TypeError, ["natural", "int32", "'a'"]),
     "integers, init_natural": (lambda: bb.init_natural(KEY, INTEGERS), TypeError, ["params", "int32", "'a'"]),
@@ -226,6 +239,8 @@ CASES = {
     "bop, grads, shape": (lambda: update(bop(), {"a": W, "b": W}, SIGNS), ValueError, ["grads", "(2,)", "(3,)"]),
     "bop, weights": (lambda: bop().init({"a": jnp.array([1.0, -1.0, 0.5])}), ValueError, ["weights", "0.5", "'a'"]),
     "bop, params": (lambda: bop().update(TREE, bop().init(SIGNS)), ValueError, ["weights", "None"]),
+    "bimu, grads, tree": (lambda: update(bimu(), {"a": W}), ValueError, ["grads", "natural", "'b'"]),
+    "bimu, params": (lambda: update(bimu(), TREE, None), ValueError, ["natural", "None"]),
     "pmf, grads, tree": (lambda: update(pmf(), {"a": W}), ValueError, ["grads", "weights", "'b'"]),
     "pmf, grads, shape": (lambda: update(pmf(), {"a": W, "b": W}), ValueError, ["grads", "weights", "(2,)", "(3,)"]),
     "pmf, params": (lambda: update(pmf(), TREE, None), ValueError, ["weights", "None"]),

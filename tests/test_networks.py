@@ -84,3 +84,16 @@ def test_running_statistics_decay_as_told():
     statistics = updated["batch_stats"]["BatchNorm_0"]
     np.testing.assert_allclose(statistics["mean"], 0.3 * logits.mean(axis=0), rtol=1e-4)
     np.testing.assert_allclose(statistics["var"], 0.7 + 0.3 * logits.var(axis=0), rtol=1e-4)
+
+
+@pytest.mark.parametrize("norm", ["none", "layer"])
+def test_networks_without_batch_norm_have_no_statistics_and_judge_each_image_by_itself(norm, key):
+    model = networks.MLP(hidden=(16, 16), num_classes=4, norm=norm)
+    x = jax.random.normal(key, (8, 30))
+    variables = model.init(key, x, train=False)
+    assert "batch_stats" not in variables
+    weights = {"params": bb.mode(variables["params"])}
+    together = model.apply(weights, x, train=True)
+    alone = jnp.concatenate([model.apply(weights, x[i : i + 1], train=False) for i in range(8)])
+    np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
+    assert 0.2 < np.std(together) < 5  # the size of the activations is kept

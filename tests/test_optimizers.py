@@ -22,12 +22,13 @@ def scheduled(learning_rate, params):
 
 
 # name: (learning_rate, params) -> transformation. params are natural parameters; for ste latent weights, for pmf mean
-# weights, for bop binary weights. The learning rate of bop is gamma.
+# weights, for bop binary weights. The learning rate of bop is gamma, that of bimu its max_step.
 OPTIMIZERS = {
     "bayesbinn": lambda learning_rate, params: bb.bayesbinn(learning_rate, 50),
     "bayesbinn, momentum": lambda learning_rate, params: bb.bayesbinn(learning_rate, 50, momentum=0.9, kl_weight=0.5),
     "bayesbinn, schedule": scheduled,
     "bayesbinn, tree prior": tree_prior,
+    "bimu": lambda learning_rate, params: bb.bimu(learning_rate, 100, likelihood_weight=50.0),
     "bop": lambda learning_rate, params: bb.bop(learning_rate, threshold=1e-3),
     "pmf(sgd)": lambda learning_rate, params: bb.pmf(optax.sgd(learning_rate), beta=2.0),
     "pmf(adam)": lambda learning_rate, params: bb.pmf(optax.adam(learning_rate), beta=2.0),
@@ -257,7 +258,7 @@ def test_solves_a_separable_problem(name, key):
     def loss_fn(weights):
         return jnp.mean(jax.nn.softplus(-y * (x @ jnp.concatenate([weights["a"], weights["b"]]))))
 
-    if name.startswith("bayesbinn"):
+    if name.startswith(("bayesbinn", "bimu")):
         loss = bb.expected_loss(loss_fn, temperature=1.0)
     elif name.startswith("ste"):
         loss = lambda latent, key: loss_fn(bb.straight_through(latent))  # noqa: E731

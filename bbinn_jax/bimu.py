@@ -1,0 +1,103 @@
+r"""BiMU, binary metaplasticity from uncertainty: the surer a weight is, the more it takes to move it.
+
+    step    = 1 / (k F + 2 g tanh(lambda) + 2 abs(g) + 1 / max_step),    F = 1 - tanh(lambda)^2
+    lambda <- lambda - step (learning_rate g + lambda k F / memory_window)
+
+A rule for streams without end and without borders between tasks: what a weight knows
+decays to the uniform prior within a window of memory, so the posterior neither
+saturates nor needs to be told that a task is over. Source: Cottart et al., Active
+Continual Learning with Metaplastic Binary Bayesian Neural Networks, arXiv 2605.30198.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from bbinn_jax._checks import PyTree, check_floating, check_number, check_update
+from bbinn_jax.bernoulli import fisher_information
+
+
+class BimuState(NamedTuple):
+    """State of `bimu`: the number of steps taken."""
+
+    count: jax.Array  # type: ignore[assignment]  # the name in optax; tuples have a method of that name
+
+
+def bimu(
+    max_step: optax.ScalarOrSchedule,
+    memory_window: float,
+    *,
+    learning_rate: float = 1.0,
+    likelihood_weight: float = 1.0,
+    kl_weight: float = 1.0,
+) -> optax.GradientTransformationExtraArgs:
+    """Steps that depend on how sure a weight is, and forgetting within a window of memory.
+
+    ``step = 1 / (k F + 2 g tanh(lambda) + 2 abs(g) + 1 / max_step)``
+    ``lambda <- lambda - step (learning_rate g + lambda k F / memory_window)``
+
+    where F = 1 - tanh(lambda)^2, g = likelihood_weight times the gradient of
+    `expected_loss` with respect to lambda, and k = kl_weight. The gradient is not
+    divided by F: it vanishes with the uncertainty of its weight. A step against the sign
+    of lambda is at most about 1 / 2 of learning_rate, whatever the gradient.
+
+    Args:
+        max_step: the largest step of a weight, >= 0, a float or an optax schedule. At 0
+            nothing moves: it takes the place of a learning rate.
+        memory_window: >= 1, the number of steps after which a weight without a gradient has
+            forgotten, in units of 1 / step. The authors take a step for each example.
+        learning_rate: factor >= 0 of the gradient, but not in the step.
+        likelihood_weight: what the gradient is multiplied by, >= 0. The authors' loss is a
+            sum over the batch: for a loss that is a mean it is the batch size.
+        kl_weight: k >= 0, weight of the prior.
+
+    Returns:
+        An `optax.GradientTransformationExtraArgs` whose params are lambda. The prior is
+        the uniform one. A gradient of 0 still forgets (the authors' program skips
+        steps in which all gradients are 0).
+
+    Raises:
+        ValueError: an argument out of its range (at call time); a tree that does not
+            match (in update).
+        TypeError: a leaf of lambda that is not floating-point (in init).
+
+    Source: arXiv 2605.30198, and the optimizer of its authors' program, which the formula follows.
+
+    >>> tx = bimu(max_step=1.0, memory_window=100)
+    >>> natural = jnp.array([0.0, 2.0, 2.0])
+    >>> updates, _ = tx.update(jnp.array([0.5, 0.5, -0.5]), tx.init(natural), natural)
+    >>> print(updates)  # of two sure weights the one that is confirmed moves more
+    [-0.167 -0.165 0.451]
+    """
+    if not callable(max_step):
+        check_number("max_step", max_step, ">= 0", lambda v: v >= 0)
+    check_number("memory_window", memory_window, ">= 1", lambda v: v >= 1)
+    for name, value in (
+        ("learning_rate", learning_rate),
+        ("likelihood_weight", likelihood_weight),
+        ("kl_weight", kl_weight),
+    ):
+        check_number(name, value, ">= 0", lambda v: v >= 0)
+
+    def init(natural: PyTree) -> BimuState:
+        check_floating("natural", natural)
+        return BimuState(jnp.zeros((), jnp.int32))
+
+    def update(updates, state, params=None, **extra_args):
+        check_update(updates, "natural", params)
+        largest = max_step(state.count) if callable(max_step) else max_step
+
+        def leaf_update(g: jax.Array, x: jax.Array) -> jax.Array:
+            wide = jnp.promote_types(x.dtype, jnp.float32)
+            gradient, natural = likelihood_weight * g.astype(wide), x.astype(wide)
+            pull = kl_weight * fisher_information(natural)
+            # 1 + tanh of the same sign as the gradient, without cancellation
+            stiffness = pull + 4 * jnp.abs(gradient) * jax.nn.sigmoid(2 * jnp.sign(gradient) * natural)
+            step = largest / (1 + largest * stiffness)
+            return (-step * (learning_rate * gradient + natural * pull / memory_window)).astype(x.dtype)
+
+        return jax.tree.map(leaf_update, updates, params), BimuState(optax.safe_increment(state.count))
+
+    return optax.GradientTransformationExtraArgs(init, update)

@@ -1,0 +1,90 @@
+"""Figures of continual learning, as PNG files."""
+
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+matplotlib.use("Agg")
+MOST_TASKS = 10  # with curves and histograms of their own
+
+
+def accuracy_of_tasks(path: Path, results: dict[str, Any], beside: dict[str, Any] | None) -> Path:
+    """The accuracy of the mode on each task while the tasks are learned, one after the other.
+
+    Args:
+        path: of the PNG file.
+        results: of the run.
+        beside: of another run, for a second panel, or None.
+    """
+    shown = [results] if beside is None else [results, beside]
+    figure = Figure(figsize=(7.2 * len(shown), 4.2), layout="constrained")
+    panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
+    for axes, run in zip(panels, shown, strict=True):
+        _curves(axes, run)
+    panels[0].set_ylabel("test accuracy of the mode (%)")
+    panels[-1].legend(frameon=False, fontsize=8, loc="lower left", ncols=2)
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def describe(results: dict[str, Any]) -> str:
+    """A run in a few words."""
+    method = {"bayesbinn": "BayesBiNN", "ste": "STE", "bop": "Bop", "bimu": "BiMU"}[results["method"]]
+    if results["method"] != "bayesbinn":
+        return method
+    return f"{method}, {'yesterday is the prior' if results['prior'] == 'previous' else 'no prior'}"
+
+
+def weight_probabilities(path: Path, results: dict[str, Any]) -> Path:
+    """How decided the weights are after each task: histograms of P(w = +1).
+
+    Args:
+        path: of the PNG file.
+        results: of the run, with a histogram for each task.
+    """
+    histograms = np.asarray(results["weight_probability_histograms"])
+    tasks = _chosen(len(histograms))
+    edges = np.linspace(0, 1, histograms.shape[1] + 1)
+    figure = Figure(figsize=(max(2.3 * len(tasks), 6), 3.2), layout="constrained")
+    panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+    for axes, task in zip(panels, tasks, strict=True):
+        axes.stairs(100 * histograms[task], edges, fill=True, color="#3465a4")
+        certain = results["certain_share"][task]
+        axes.set(title=f"after task {task + 1}\n{certain:.0%} certain", xlabel="P(weight = +1)", xticks=(0, 0.5, 1))
+        axes.title.set_fontsize(10)
+        axes.set_yscale("log")
+        axes.set_yticks([0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100])
+        axes.set_ylim(max(50 * histograms[histograms > 0].min(), 0.1), 100)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.minorticks_off()
+    panels[0].set_ylabel("share of weights (%)")
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def _curves(axes: Axes, run: dict[str, Any]) -> None:
+    num_tasks = len(run["curve_accuracy"][-1][-1])
+    epochs = np.concatenate([(t + np.asarray(x)) * run["epochs"] for t, x in enumerate(run["curve_progress"])])
+    rows = [row for of_task in run["curve_accuracy"] for row in of_task]
+    colors = matplotlib.colormaps["viridis"](np.linspace(0, 0.92, num_tasks))
+    for task in _chosen(num_tasks):
+        times = [i for i, row in enumerate(rows) if len(row) > task]
+        values = [100 * rows[i][task] for i in times]
+        axes.plot(epochs[times], values, color=colors[task], label=f"task {task + 1}", marker=".", linewidth=1.5)
+    if num_tasks <= MOST_TASKS:
+        for border in range(1, num_tasks):
+            axes.axvline(border * run["epochs"], color="black", linewidth=0.6, linestyle=":")
+    average = 100 * run[f"test_accuracy_{'mode' if run['test_accuracy_mean'] is None else 'mean'}"]
+    axes.set(xlabel="epoch", title=f"{describe(run)}: {average:.1f} % after {num_tasks} tasks", ylim=(0, 100))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.grid(alpha=0.3)
+
+
+def _chosen(num_tasks: int) -> list[int]:
+    """All tasks, or some of them."""
+    return sorted({round(x) for x in np.linspace(0, num_tasks - 1, min(num_tasks, MOST_TASKS))})

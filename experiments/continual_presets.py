@@ -1,0 +1,249 @@
+"""What a run of continual_learning is made of: every setting, and the presets of them.
+
+A preset is the record of an experiment: its command and numbers are in experiments/README.md.
+"""
+
+import dataclasses
+from pathlib import Path
+from typing import Literal, get_args
+
+from experiments import methods
+from experiments.ranges import check_range, check_widths
+
+MethodName = Literal["bayesbinn", "ste", "bop", "bimu"]
+METHODS: tuple[MethodName, ...] = get_args(MethodName)
+
+# Fields that only some methods read.
+FIELDS: dict[str, tuple[str, ...]] = {
+    "prior": ("bayesbinn",),
+    "noise": ("bayesbinn", "bimu"),
+    "temperature": ("bayesbinn", "bimu"),
+    "final_temperature": ("bayesbinn", "bimu"),
+    "num_samples": ("bayesbinn", "bimu"),
+    "momentum": ("bayesbinn",),
+    "kl_weight": ("bayesbinn", "bimu"),
+    "train_set_factor": ("bayesbinn",),
+    "later_rate_factor": ("bayesbinn", "ste", "bimu"),
+    "init_scale": ("bayesbinn", "bimu"),
+    "eps": ("bayesbinn", "bimu"),
+    "eval_samples": ("bayesbinn", "bimu"),
+    "average": ("bayesbinn", "bimu"),
+    "memory_window": ("bimu",),
+    "threshold": ("bop",),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Trains a binary network on one task after the other and shows what it forgets."""
+
+    preset: str = "permuted-digits"
+    """Which preset the other fields start from: permuted-digits, permuted-mnist, permuted-mnist-best,
+    permuted-mnist-stream."""
+    method: MethodName = "bayesbinn"
+    """How the weights are trained."""
+    prior: Literal["previous", "none"] = "previous"
+    """Prior of a task: the posterior after the task before, or for every task the uniform one (bayesbinn)."""
+    dataset: Literal["digits", "mnist"] = "digits"
+    """Whose pixels each task permutes. Digits comes with scikit-learn, mnist is read from TFDS_DATA_DIR."""
+    seed: int = 0
+    """Of everything random: permutations, initialization, order, samples."""
+    seeds: int = 1
+    """Train this many networks in one program, with seeds counted up from --seed."""
+    out: Path | None = None
+    """Run folder. Default: runs/continual_learning-PRESET-METHOD-prior-PRIOR-SEED."""
+    overwrite: bool = False
+    """Whether to replace a run in that folder."""
+    resume: bool = False
+    """Continue the interrupted run in that folder after its last finished task (from the start where there is none)."""
+    beside: Path | None = None
+    """Folder of a finished run that the figure shows next to this one: the same without the prior, say."""
+
+    tasks: int = 5
+    """How many, one after the other."""
+    epochs: int = 50
+    """Of each task; the learning rate falls from its start to 0 in each."""
+    stop_after_tasks: int | None = None
+    """End early; --resume goes on."""
+    batch_size: int = 50
+    """Images in a batch."""
+    train_images: int | None = None
+    """Train on no more than this many."""
+    validation_fraction: float = 0.0
+    """Share of the training images that is held back and takes the place of the test images: to choose settings by."""
+    eval_images: int | None = None
+    """Test on no more than this many images of each task, to save time."""
+    eval_samples: int = 50
+    """Networks drawn from the posterior for the mean prediction (bayesbinn, bimu)."""
+    average: Literal["probabilities", "logits"] = "probabilities"
+    """What the mean prediction is the mean of; the paper's authors average logits."""
+    curve_points: int = 10
+    """Times in each task at which the mode is tested on every task so far, for the figure."""
+
+    hidden: tuple[int, ...] = (100, 100)
+    """Width of each hidden dense layer."""
+    batch_norm: Literal["shared", "per-task", "reestimated", "none", "layer"] = "shared"
+    """Statistics at test time: those of the last training batches for all tasks; those that each task's training ended
+    with; each task's own, measured on --batch-norm-images of its images. Or no batch norm: none, or layer norms."""
+    batch_norm_decay: float = 0.85
+    """Of the running statistics."""
+    batch_norm_eps: float = 1e-4
+    """Added to the variance."""
+    batch_norm_images: int = 1000
+    """Images of a task, without their labels, that set the statistics (reestimated)."""
+    output_scale: bool = False
+    """Whether a trained real scalar multiplies the logits."""
+
+    learning_rate: float = 1e-3
+    """Of the weights, at the start of each task; for bop its gamma, for bimu its largest step."""
+    later_rate_factor: float = 1.0
+    """What steps of the binary weights are multiplied by from the second task on."""
+    real_learning_rate: float = 1e-2
+    """Of the real parameters (Adam, same schedule)."""
+    noise: Literal["weights", "activations"] = "weights"
+    """What is random in a step (bayesbinn, bimu): relaxed weights, or activations of the same mean and variance."""
+    temperature: float = 1e-2
+    """Of the relaxed samples (bayesbinn, bimu; noise of weights)."""
+    final_temperature: float | None = None
+    """At the end of each task, reached geometrically epoch by epoch. Default: the same as at its start."""
+    num_samples: int = 1
+    """Relaxed samples in a step (bayesbinn, bimu); 0 trains at the expectation."""
+    momentum: float = 0.0
+    """Of the learning rule (bayesbinn)."""
+    kl_weight: float = 1.0
+    """Weight of the KL term (bayesbinn; 1 is Bayes), or of the prior (bimu)."""
+    train_set_factor: float = 1.0
+    """How many times its training images the data set counts for (bayesbinn)."""
+    init_scale: float = 10.0
+    """Size of the natural parameters at the start (bayesbinn, bimu)."""
+    eps: float = 1e-10
+    """Of the relaxed samples and of the Fisher information (bayesbinn, bimu)."""
+    memory_window: float = 60_000.0
+    """Steps after which a weight has forgotten (bimu)."""
+    threshold: float = 1e-8
+    """Average gradient above which a weight flips (bop)."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a field out of its range (the library checks its own arguments)."""
+        for name, low, high in (
+            ("tasks", 1, 10_000),
+            ("epochs", 1, None),
+            ("stop_after_tasks", 1, self.tasks),
+            ("batch_size", 1, None),
+            ("train_images", 1, None),
+            ("eval_images", 1, None),
+            ("eval_samples", 1, None),
+            ("curve_points", 1, None),
+            ("seed", 0, 2**32 - 1),
+            ("seeds", 1, 2**32 - self.seed),
+            ("batch_norm_decay", 0, 1),
+            ("batch_norm_eps", 0, None),
+            ("batch_norm_images", 50, None),  # a variance needs some
+            ("learning_rate", 0, None),
+            ("later_rate_factor", 0, None),
+            ("real_learning_rate", 0, None),
+            ("train_set_factor", 0, None),
+            ("init_scale", 0, None),
+        ):
+            check_range(self, name, low, high)
+        if self.final_temperature is not None and not 0 < self.final_temperature < float("inf"):
+            raise ValueError(f"final_temperature must be finite and above 0, got {self.final_temperature!r}")
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"validation_fraction must be in [0, 1), got {self.validation_fraction!r}")
+        check_widths(self, "hidden")
+        if self.overwrite and self.resume:
+            raise ValueError("resume must not be given together with overwrite, got both")
+
+
+def permuted_digits(method: str) -> Config:
+    """1,437 images of 8x8 pixels, half a minute on a CPU, nothing to download."""
+    config = Config(
+        preset="permuted-digits",
+        dataset="digits",
+        tasks=5,
+        epochs=50,
+        batch_size=50,
+        eval_samples=50,
+        batch_norm="none",
+        output_scale=True,
+        learning_rate=1e-2,
+        noise="activations",
+        kl_weight=0.1,
+        init_scale=1.0,
+    )
+    return _with_method(config, method, bop={"learning_rate": 1e-2, "threshold": 1e-3})
+
+
+def permuted_mnist(method: str) -> Config:
+    """The paper's setting (arXiv 2002.10778, section 4.3, and its authors' program)."""
+    config = Config(
+        preset="permuted-mnist",
+        dataset="mnist",
+        tasks=5,
+        epochs=100,
+        batch_size=100,
+        eval_samples=100,
+        batch_norm="shared",
+        batch_norm_decay=0.85,
+        output_scale=False,
+        learning_rate=1e-3,
+        temperature=1e-2,
+        num_samples=1,
+        kl_weight=1.0,
+        init_scale=10.0,
+    )
+    return _with_method(config, method, bop={"learning_rate": 1e-4})
+
+
+def permuted_mnist_best(method: str) -> Config:
+    """Noise of activations, and layer norms, which have no statistics to forget."""
+    config = dataclasses.replace(permuted_mnist(method), preset="permuted-mnist-best", epochs=10, batch_norm="layer")
+    return _alive(config)
+
+
+def permuted_mnist_stream(method: str) -> Config:
+    """A hundred tasks, each image seen once."""
+    config = dataclasses.replace(
+        permuted_mnist_best(method),
+        preset="permuted-mnist-stream",
+        tasks=100,
+        epochs=1,
+        eval_images=1000,
+        eval_samples=10,
+        curve_points=1,
+    )
+    return dataclasses.replace(config, learning_rate=1e-2) if method == "bayesbinn" else config
+
+
+def _alive(config: Config) -> Config:
+    """With noise of activations, and a start closer to a fair coin (bayesbinn)."""
+    return dataclasses.replace(config, noise="activations", init_scale=1.0) if config.method == "bayesbinn" else config
+
+
+def _with_method(config: Config, method: str, bop: dict[str, float]) -> Config:
+    """The config for another method, with its settings."""
+    changes: dict[str, dict[str, float]] = {
+        "bayesbinn": {},
+        "ste": {"learning_rate": 1e-2},
+        "bop": bop,
+        "bimu": {"learning_rate": 1.0, "kl_weight": 1.0, "temperature": 1.0, "init_scale": 1.0},
+    }
+    return dataclasses.replace(config, method=method, **changes[method])  # type: ignore[arg-type]
+
+
+def check_fields(config: Config) -> None:
+    """Raises ValueError for a field that differs from the preset and that the run would ignore."""
+    preset = PRESETS[config.preset](config.method)
+    methods.check_fields(config, preset, FIELDS)
+    for name in ("temperature", "final_temperature", "num_samples"):
+        value = getattr(config, name)
+        if config.noise == "activations" and value != getattr(preset, name):
+            raise ValueError(f"{name} is of --noise weights, got {value!r} with --noise activations")
+
+
+PRESETS = {
+    "permuted-digits": permuted_digits,
+    "permuted-mnist": permuted_mnist,
+    "permuted-mnist-best": permuted_mnist_best,
+    "permuted-mnist-stream": permuted_mnist_stream,
+}
