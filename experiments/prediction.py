@@ -52,30 +52,17 @@ def statistics(model: nn.Module, state: State, weights: Any, reference: jax.Arra
 
 
 def reestimate(model: nn.Module, params: Any, batch_stats: Any, images: jax.Array, batch_size: int) -> Any:
-    """Mean and variance of the activations that one network has on images, for its batch norms.
-
-    Batch by batch (a last incomplete one is left out) ``E[x]`` and ``E[x^2]``, of which the variance is
-    ``E[x^2] - E[x]^2``.
-    """
+    """The batch-norm statistics that one network has on images; a last incomplete batch is left out."""
     measuring: Any = model.clone(dropout=0.0, batch_norm_decay=0.0)  # type: ignore[call-arg]
     batch_size = min(batch_size, len(images))
     num_batches = len(images) // batch_size
     batches = images[: num_batches * batch_size].reshape(num_batches, batch_size, *images.shape[1:])
 
-    def moments(batch: jax.Array) -> Any:
+    def update(batch_stats: Any, batch: jax.Array) -> Any:
         variables = {"params": params, "batch_stats": batch_stats}
-        measured = measuring.apply(variables, batch, train=True, mutable=["batch_stats"])[1]["batch_stats"]
-        return _of_batch_norms(lambda mean, var: (mean, var + mean**2), measured)
+        return measuring.apply(variables, batch, train=True, mutable=["batch_stats"])[1]["batch_stats"]
 
-    averages = jax.tree.map(lambda x: jnp.mean(x, axis=0), jax.lax.map(moments, batches))
-    return _of_batch_norms(lambda mean, square: (mean, jnp.maximum(square - mean**2, 0)), averages)
-
-
-def _of_batch_norms(function: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]], tree: Any) -> Any:
-    """Applies a function to the pair (mean, var) of each batch norm in nested dicts."""
-    if "mean" not in tree:
-        return {name: _of_batch_norms(function, child) for name, child in tree.items()}
-    return dict(zip(("mean", "var"), function(tree["mean"], tree["var"]), strict=True))
+    return bb.recalibrate_batch_norm(update, batch_stats, batches, momentum=0.0)
 
 
 def predict(
