@@ -79,8 +79,9 @@ def _curves(axes: Axes, run: dict[str, Any]) -> None:
     if num_tasks <= MOST_TASKS:
         for border in range(1, num_tasks):
             axes.axvline(border * run["epochs"], color="black", linewidth=0.6, linestyle=":")
-    average = 100 * run[f"test_accuracy_{'mode' if run['test_accuracy_mean'] is None else 'mean'}"]
-    axes.set(xlabel="epoch", title=f"{describe(run)}: {average:.1f} % after {num_tasks} tasks", ylim=(0, 100))
+    predictor = "mode" if run["test_accuracy_mean"] is None else "mean"
+    average = f"{100 * run[f'test_accuracy_{predictor}']:.1f} % after {num_tasks} tasks ({predictor})"
+    axes.set(xlabel="epoch", title=f"{describe(run)}: {average}", ylim=(0, 100))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
 
