@@ -197,14 +197,14 @@ def permuted_mnist(method: str) -> Config:
 
 def permuted_mnist_best(method: str) -> Config:
     """Noise of activations, and layer norms, which have no statistics to forget."""
-    config = dataclasses.replace(permuted_mnist(method), preset="permuted-mnist-best", epochs=10, batch_norm="layer")
-    return _alive(config)
+    config = dataclasses.replace(permuted_mnist(method), preset="permuted-mnist-best", batch_norm="layer")
+    return _alive(config, init_scale=3.0)
 
 
 def permuted_mnist_stream(method: str) -> Config:
     """A hundred tasks, each image seen once."""
     config = dataclasses.replace(
-        permuted_mnist_best(method),
+        _alive(permuted_mnist_best(method), init_scale=1.0),
         preset="permuted-mnist-stream",
         tasks=100,
         epochs=1,
@@ -215,9 +215,11 @@ def permuted_mnist_stream(method: str) -> Config:
     return dataclasses.replace(config, learning_rate=1e-2) if method == "bayesbinn" else config
 
 
-def _alive(config: Config) -> Config:
+def _alive(config: Config, init_scale: float) -> Config:
     """With noise of activations, and a start closer to a fair coin (bayesbinn)."""
-    return dataclasses.replace(config, noise="activations", init_scale=1.0) if config.method == "bayesbinn" else config
+    if config.method != "bayesbinn":
+        return config
+    return dataclasses.replace(config, noise="activations", init_scale=init_scale)
 
 
 def _with_method(config: Config, method: str, bop: dict[str, float]) -> Config:
