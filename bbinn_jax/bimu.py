@@ -3,9 +3,8 @@ r"""BiMU, binary metaplasticity from uncertainty: the surer a weight is, the mor
     step    = 1 / (k F + 2 g tanh(lambda) + 2 abs(g) + 1 / max_step),    F = 1 - tanh(lambda)^2
     lambda <- lambda - step (learning_rate g + lambda k F / memory_window)
 
-A rule for streams without end and without borders between tasks: what a weight knows
-decays to the uniform prior within a window of memory, so the posterior neither
-saturates nor needs to be told that a task is over. Source: Cottart et al., Active
+A rule for streams without borders between tasks: what a weight knows decays towards the
+uniform prior, the slower the surer it is, and nobody needs to say that a task is over. Source: Cottart et al., Active
 Continual Learning with Metaplastic Binary Bayesian Neural Networks, arXiv 2605.30198.
 """
 
@@ -40,14 +39,16 @@ def bimu(
 
     where F = 1 - tanh(lambda)^2, g = likelihood_weight times the gradient of
     `expected_loss` with respect to lambda, and k = kl_weight. The gradient is not
-    divided by F: it vanishes with the uncertainty of its weight. A step against the sign
-    of lambda is at most about 1 / 2 of learning_rate, whatever the gradient.
+    divided by F: it vanishes with the uncertainty of its weight. The gradient moves a weight
+    against the sign of lambda by 1 / 2 of learning_rate at most, and with it by
+    max_step times the gradient at most.
 
     Args:
-        max_step: the largest step of a weight, >= 0, a float or an optax schedule. At 0
-            nothing moves: it takes the place of a learning rate.
-        memory_window: >= 1, the number of steps after which a weight without a gradient has
-            forgotten, in units of 1 / step. The authors take a step for each example.
+        max_step: the largest step, what the gradient is multiplied by, >= 0, a float or an
+            optax schedule. At 0 nothing moves: it takes the place of a learning rate.
+        memory_window: >= 1. Without a gradient lambda falls by a share of step k F / memory_window
+            in each update: an unsure weight forgets within that many steps, a sure one
+            (F near 0) hardly ever. The authors take a step for each example.
         learning_rate: factor >= 0 of the gradient, but not in the step.
         likelihood_weight: what the gradient is multiplied by, >= 0. The authors' loss is a
             sum over the batch: for a loss that is a mean it is the batch size.
@@ -55,7 +56,7 @@ def bimu(
 
     Returns:
         An `optax.GradientTransformationExtraArgs` whose params are lambda. The prior is
-        the uniform one. A gradient of 0 still forgets (the authors' program skips
+        the uniform one (``prior_natural`` is not read). A gradient of 0 still forgets (the authors' program skips
         steps in which all gradients are 0).
 
     Raises:

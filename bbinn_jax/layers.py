@@ -9,15 +9,17 @@ them alike: ``y = x W (+ b)``. The weight is called ``binary_kernel``, so that
 expectation mu of the weights as parameters and their variance F = 1 - mu^2 in a
 collection ``variance`` of the same tree, a layer returns
 
-    y = x mu + sqrt(x^2 F) xi,    xi ~ Normal(0, 1), of the random numbers "noise",
+    y = x mu + sqrt(x^2 F) xi,    xi ~ Normal(0, 1), of the random numbers "weight_noise",
 
-which has the mean and the variance that x w has for w ~ q, and is close to normal
-for many inputs. Each example has noise of its own, so the gradient with respect to mu
-is exact but for that limit and varies much less than that of one relaxed sample:
+which has the mean and the variance that x w has for w ~ q; for many inputs x w is close
+to normal. Each example has noise of its own, so the gradient with respect to mu varies
+much less than that of one relaxed sample. What noise of its own leaves out is that
+activations made by the same weights vary together: those of different examples (which
+matters to a batch norm alone), and the positions of a convolution or of a sequence.
 
     def loss_fn(weights, key, x):  # weights are mu
         variables = {"params": weights, "variance": jax.tree.map(lambda m: 1 - m**2, weights)}
-        return loss(model.apply(variables, x, rngs={"noise": key}))
+        return loss(model.apply(variables, x, rngs={"weight_noise": key}))
     loss = expected_loss(loss_fn, temperature=1.0, num_samples=0)
 
 Source: Kingma, Salimans, Welling, arXiv 1506.02557; for discrete weights Shayer, Levi,
@@ -135,24 +137,32 @@ def _affine(
 ) -> jax.Array:
     """The product of inputs and kernel, plus the bias, plus noise if the layer is given variances."""
     y = product(x, kernel)
-    variance = _variance(layer, "binary_kernel", kernel)
-    power: Any = 0.0 if variance is None else product(x * x, variance)
-    if layer.use_bias:
-        bias = layer.param("bias", nn.initializers.zeros, (layer.features,)).astype(y.dtype)
-        y = y + bias
-        variance = _variance(layer, "bias", bias)
-        power = power if variance is None else power + variance
-    if isinstance(power, float):
-        return y
-    std = jnp.sqrt(jnp.maximum(power, 1e-6))  # at 0 the derivative of the root is infinite
-    return y + std * jax.random.normal(layer.make_rng("noise"), y.shape, y.dtype)
+    bias = layer.param("bias", nn.initializers.zeros, (layer.features,)).astype(y.dtype) if layer.use_bias else 0
+    variances = _variances(layer)
+    if variances is None:
+        return y + bias
+    wide = jnp.promote_types(y.dtype, jnp.float32)  # in float16 a sum of squares is soon infinite
+    power = product(x.astype(wide) ** 2, variances["binary_kernel"].astype(wide)) + variances.get("bias", 0)
+    # 0 where there is next to no variance: at 0 the derivative of the root is infinite.
+    std = jnp.where(power > 1e-12, jnp.sqrt(jnp.maximum(power, 1e-12)), 0).astype(y.dtype)
+    return y + bias + std * jax.random.normal(layer.make_rng("weight_noise"), y.shape, y.dtype)
 
 
-def _variance(layer: BinaryDense | BinaryConv, name: str, weight: jax.Array) -> jax.Array | None:
-    """The variance that the layer is given for one of its parameters, or None."""
-    variance: Any = layer.get_variable("variance", name)
-    if variance is None:
+def _variances(layer: BinaryDense | BinaryConv) -> dict[str, jax.Array] | None:
+    """The variances that the layer is given for its parameters, by name, or None; raises where they do not fit."""
+    given = {name: x for name, x in layer.variables.get("variance", {}).items() if x is not None}
+    params = layer.variables["params"]
+    if layer.is_initializing() or not (given or layer.has_rng("weight_noise")):
         return None
-    if jnp.shape(variance) != weight.shape:
-        raise ValueError(f"variance of {name} must have its shape {weight.shape}, got {jnp.shape(variance)}")
-    return jnp.asarray(variance, weight.dtype)
+    if "binary_kernel" not in given or not set(given) <= set(params):
+        raise ValueError(f"variance must be given of binary_kernel in {_name(layer)}, got that of {sorted(given)}")
+    if not layer.has_rng("weight_noise"):
+        raise ValueError(f'rngs must have a key "weight_noise" where {_name(layer)} is given a variance, got none')
+    for name, x in given.items():
+        if jnp.shape(x) != jnp.shape(params[name]):
+            raise ValueError(f"variance of {name} must have its shape {jnp.shape(params[name])}, got {jnp.shape(x)}")
+    return {name: jnp.asarray(x) for name, x in given.items()}
+
+
+def _name(layer: BinaryDense | BinaryConv) -> str:
+    return "/".join(layer.path) or type(layer).__name__

@@ -111,7 +111,7 @@ def diagnosis(results: dict[str, Any]) -> str:
     if flipped < 0.001:
         return f"{text}; it never moved: raise --learning-rate or --epochs, or lower --init-scale"
     if entropy < 0.01:
-        return f"{text}; it is saturated and every sample is the mode: --noise activations, or raise --temperature"
+        return f"{text}; it is saturated and every sample is the mode: --noise activations with a lower --learning-rate"
     if entropy > 0.95:
         return f"{text}; it fell back to its prior: lower --kl-weight"
     return text

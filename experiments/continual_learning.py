@@ -75,7 +75,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 def read_beside(folder: Path | None) -> dict[str, Any] | None:
     """The results of the run that the figure shows next to this one."""
     results = None if folder is None else runs.read_results(folder)
-    if folder is not None and (results is None or results.get("experiment") != EXPERIMENT):
+    of_this_kind = results is not None and results.get("experiment") == EXPERIMENT and "curve_accuracy" in results
+    if folder is not None and not of_this_kind:
         raise ValueError(f"beside must be the folder of a finished run of {EXPERIMENT}, got {str(folder)!r}")
     return results
 
@@ -140,10 +141,11 @@ def run(
     }
     of_seeds = [[line for line in history if line["seed"] == seed] for seed in seeds]
     results = runs.summary([common | continual_tables.results_of(lines) for lines in of_seeds])
-    kept_config = dataclasses.asdict(config) | {"out": None, "beside": None}
+    kept_config = dataclasses.asdict(config) | {"resume": False, "overwrite": False, "seeds": 1}
+    kept_config |= {"out": None, "beside": None}
     for i, seed in enumerate(seeds):
         state = prediction.part(states, i)
-        kept = bb.Posterior(state.params[0], state.params[1], state.batch_stats, kept_config)
+        kept = bb.Posterior(state.params[0], state.params[1], state.batch_stats, kept_config | {"seed": seed})
         bb.save_posterior(out / f"network-{seed}.safetensors", kept)
     figures = [continual_plots.accuracy_of_tasks(out / "figure.png", results, beside)]
     if results["weight_probability_histograms"] is not None:

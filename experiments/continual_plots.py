@@ -26,8 +26,8 @@ def accuracy_of_tasks(path: Path, results: dict[str, Any], beside: dict[str, Any
     panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axes, run in zip(panels, shown, strict=True):
         _curves(axes, run)
-    panels[0].set_ylabel("test accuracy of the mode (%)")
-    panels[-1].legend(frameon=False, fontsize=8, loc="lower left", ncols=2)
+        axes.set_ylabel(f"{run['tested_on']} accuracy of the mode (%)")
+        axes.legend(frameon=False, fontsize=8, loc="lower left", ncols=2)
     figure.savefig(path, dpi=110)
     return path
 

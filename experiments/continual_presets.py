@@ -119,7 +119,7 @@ class Config:
     eps: float = 1e-10
     """Of the relaxed samples and of the Fisher information (bayesbinn, bimu)."""
     memory_window: float = 60_000.0
-    """Steps after which a weight has forgotten (bimu)."""
+    """Steps after which an unsure weight has forgotten; the surer, the slower (bimu)."""
     threshold: float = 1e-8
     """Average gradient above which a weight flips (bop)."""
 
@@ -237,10 +237,6 @@ def check_fields(config: Config) -> None:
     """Raises ValueError for a field that differs from the preset and that the run would ignore."""
     preset = PRESETS[config.preset](config.method)
     methods.check_fields(config, preset, FIELDS)
-    for name in ("temperature", "final_temperature", "num_samples"):
-        value = getattr(config, name)
-        if config.noise == "activations" and value != getattr(preset, name):
-            raise ValueError(f"{name} is of --noise weights, got {value!r} with --noise activations")
 
 
 PRESETS = {

@@ -164,7 +164,7 @@ def run(
             "commit": runs.commit(),
         }
 
-    kept_config = dataclasses.asdict(config) | {"out": None}
+    kept_config = dataclasses.asdict(config) | {"out": None, "resume": False, "overwrite": False, "seeds": 1}
     results = runs.summary([results_of(i, seed) for i, seed in enumerate(seeds)])
     first_history = [line for line in history if line["seed"] == seeds[0]]
     statistics = jax.jit(partial(prediction.statistics, model))
@@ -172,7 +172,7 @@ def run(
         state = prediction.part(states, i)
         reference = dataset.train.images[index.reference[i]]
         batch_stats = statistics(state, prediction.shipped(method, state), reference)
-        kept = bb.Posterior(state.params[0], state.params[1], batch_stats, kept_config)
+        kept = bb.Posterior(state.params[0], state.params[1], batch_stats, kept_config | {"seed": seed})
         bb.save_posterior(out / f"network-{seed}.safetensors", kept)
     figure = plots.image_classification(
         out / "figure.png",
@@ -221,7 +221,8 @@ def train(
     train_epoch = epoch_fn.lower(states, keys, dataset.train, index.train).compile()
 
     def evaluate_fn(dataset: data.Dataset, *of_seeds: Any) -> dict[str, Any]:
-        evaluate_epoch = partial(prediction.evaluate_epoch, method, model, config.temperature, dataset)
+        temperature = 1.0 if method.noisy_activations else config.temperature
+        evaluate_epoch = partial(prediction.evaluate_epoch, method, model, temperature, dataset)
         return over_leading_axis(evaluate_epoch)(*of_seeds)
 
     last_mode = mode(states.params[0])

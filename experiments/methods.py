@@ -31,13 +31,19 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "final_beta": ("pmf",),
 }
 
+OF_NOISE_OF_WEIGHTS = ("temperature", "final_temperature", "num_samples")
+
 
 def check_fields(config: Any, preset: Any, fields: dict[str, tuple[str, ...]] = FIELDS) -> None:
-    """Raises ValueError for a field that differs from the preset and that the method would ignore."""
-    for name, methods in fields.items():
-        if config.method not in methods and getattr(config, name) != getattr(preset, name):
-            value, of = getattr(config, name), " or ".join(methods)
+    """Raises ValueError for a field that differs from the preset and that the run would ignore."""
+    changed = [name for name in fields if getattr(config, name) != getattr(preset, name)]
+    for name in changed:
+        value = getattr(config, name)
+        if config.method not in fields[name]:
+            of = " or ".join(fields[name])
             raise ValueError(f"{name} is of --method {of}, got {value!r} with --method {config.method}")
+        if name in OF_NOISE_OF_WEIGHTS and config.noise == "activations":
+            raise ValueError(f"{name} is of --noise weights, got {value!r} with --noise activations")
 
 
 def make(config: Any, train_set_size: int) -> Method:

@@ -53,7 +53,7 @@ def statistics(model: nn.Module, state: State, weights: Any, reference: jax.Arra
 
 def reestimate(model: nn.Module, params: Any, batch_stats: Any, images: jax.Array, batch_size: int) -> Any:
     """The batch-norm statistics that one network has on images; a last incomplete batch is left out."""
-    measuring: Any = model.clone(dropout=0.0, batch_norm_decay=0.0)  # type: ignore[call-arg]
+    measuring: Any = model.clone(dropout=0.0)  # type: ignore[call-arg]
     batch_size = min(batch_size, len(images))
     num_batches = len(images) // batch_size
     batches = images[: num_batches * batch_size].reshape(num_batches, batch_size, *images.shape[1:])
@@ -62,7 +62,7 @@ def reestimate(model: nn.Module, params: Any, batch_stats: Any, images: jax.Arra
         variables = {"params": params, "batch_stats": batch_stats}
         return measuring.apply(variables, batch, train=True, mutable=["batch_stats"])[1]["batch_stats"]
 
-    return bb.recalibrate_batch_norm(update, batch_stats, batches, momentum=0.0)
+    return bb.recalibrate_batch_norm(update, batch_stats, batches)
 
 
 def predict(

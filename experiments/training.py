@@ -87,13 +87,16 @@ def train_step(
 
     def loss_fn(weights, real, probes):
         params = jax.tree.map(jnp.add, bb.combine(weights, real), probes)
-        variance = jax.tree.map(lambda mean: 1 - mean**2, weights) if method.noisy_activations else {}
+        rngs, variance = {"dropout": dropout_key}, {}
+        if method.noisy_activations:
+            rngs["weight_noise"] = sample_key
+            variance = jax.tree.map(lambda mean: 1 - mean**2, weights)
         logits, updated = model.apply(
             {"params": params, "batch_stats": state.batch_stats, "variance": variance},
             augment(augment_key, images),
             train=True,
             mutable=["batch_stats"],
-            rngs={"dropout": dropout_key, "noise": sample_key},
+            rngs=rngs,
         )
         loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
         accuracy = jnp.mean(jnp.argmax(logits, axis=-1) == labels)

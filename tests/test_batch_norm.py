@@ -41,7 +41,7 @@ def test_statistics_of_the_first_batch_norm_are_those_of_all_data(momentum):
     update, variables = updating(momentum)
     params = bb.mode(variables["params"])
     stale = jax.tree.map(lambda x: x + 5.0, variables["batch_stats"])
-    measured = bb.recalibrate_batch_norm(lambda s, b: update(params, s, b), stale, BATCHES, momentum=momentum)
+    measured = bb.recalibrate_batch_norm(lambda s, b: update(params, s, b), stale, BATCHES)
     activations = BATCHES.reshape(-1, 5).astype(np.float64) @ np.asarray(params["BinaryDense_0"]["binary_kernel"])
     np.testing.assert_allclose(measured["BatchNorm_0"]["mean"], activations.mean(axis=0), rtol=1e-3, atol=1e-3)
     np.testing.assert_allclose(measured["BatchNorm_0"]["var"], activations.var(axis=0), rtol=1e-3)
@@ -55,9 +55,7 @@ def test_each_sampled_network_can_have_its_own():
 
     def statistics(key):
         weights = bb.sample(key, natural)
-        return bb.recalibrate_batch_norm(
-            lambda s, b: update(weights, s, b), variables["batch_stats"], BATCHES, momentum=0.9
-        )
+        return bb.recalibrate_batch_norm(lambda s, b: update(weights, s, b), variables["batch_stats"], BATCHES)
 
     together = jax.jit(jax.vmap(statistics))(keys)
     for i, key in enumerate(keys):
@@ -67,15 +65,18 @@ def test_each_sampled_network_can_have_its_own():
     assert np.abs(means[0] - means[1]).max() > 0.1
 
 
+STATS = {"BatchNorm_0": {"mean": jnp.zeros(3), "var": jnp.ones(3)}}
+
+
 @pytest.mark.parametrize(
-    "changes, message",
+    "update, batch_stats, batches, message",
     [
-        ({"momentum": 1.0}, r"momentum must be in \[0, 1\), got 1.0"),
-        ({"batches": BATCHES[:0]}, "batches must be .* with at least one batch, got none"),
-        ({"batch_stats": {"mean": jnp.zeros(3)}}, "batch_stats must be nested dicts with mean and var, got "),
+        (lambda s, b: s, STATS, BATCHES[:0], r"batches must be arrays .*, got leading axes \[\(0,\)\]"),
+        (lambda s, b: s, STATS, [BATCHES, BATCHES[:2]], r"batches must be arrays .* \[\(2,\), \(7,\)\]"),
+        (lambda s, b: s, {"mean": jnp.zeros(3)}, BATCHES, "batch_stats must be nested dicts with mean and var, got "),
+        (lambda s, b: {"batch_stats": s}, STATS, BATCHES, "what update_fn returns must have the tree of batch_stats"),
     ],
 )
-def test_bad_arguments_are_named(changes, message):
-    arguments = {"batch_stats": {}, "batches": BATCHES, "momentum": 0.5} | changes
+def test_bad_arguments_are_named(update, batch_stats, batches, message):
     with pytest.raises(ValueError, match=message):
-        bb.recalibrate_batch_norm(lambda s, b: s, **arguments)
+        bb.recalibrate_batch_norm(update, batch_stats, batches)

@@ -212,7 +212,7 @@ def test_noise_of_activations_has_the_moments_that_sampled_weights_give(name):
     variables = {"params": mean, "variance": jax.tree.map(lambda m: 1 - m**2, mean)}
     keys = jax.random.split(jax.random.key(0), 20_000)
     of_weights = np.asarray(jax.vmap(lambda k: apply({"params": bb.sample(k, natural)}, x))(keys), np.float64)
-    of_noise = np.asarray(jax.vmap(lambda k: apply(variables, x, rngs={"noise": k}))(keys), np.float64)
+    of_noise = np.asarray(jax.vmap(lambda k: apply(variables, x, rngs={"weight_noise": k}))(keys), np.float64)
     variance = of_weights.var(axis=0)
     assert np.abs(of_noise.mean(axis=0) - of_weights.mean(axis=0)).max() < 6 * np.sqrt(2 * variance.max() / len(keys))
     np.testing.assert_allclose(of_noise.var(axis=0), variance, rtol=6 * np.sqrt(2 * 2 / len(keys)))
@@ -231,7 +231,7 @@ def test_gradient_under_noise_of_activations_is_that_of_all_binary_networks():
 
     def loss_fn(mean, key):
         variables = {"params": {"binary_kernel": mean}, "variance": {"binary_kernel": 1 - mean**2}}
-        y = bb.BinaryDense(1).apply(variables, jnp.asarray(x), rngs={"noise": key})[:, 0]
+        y = bb.BinaryDense(1).apply(variables, jnp.asarray(x), rngs={"weight_noise": key})[:, 0]
         return jnp.mean((y - target) ** 2)
 
     loss = bb.expected_loss(loss_fn, temperature=1.0, num_samples=0)
@@ -244,17 +244,43 @@ def test_gradient_under_noise_of_activations_is_that_of_all_binary_networks():
     assert np.all(6 * standard_error < 0.1 * np.abs(expected).max())  # else it would say nothing
 
 
-def test_certain_weights_make_next_to_no_noise():
+def test_certain_weights_and_black_images_make_no_noise():
     def activations(kernel):
         variables = {"params": {"binary_kernel": kernel}, "variance": {"binary_kernel": 1 - kernel**2}}
-        return bb.BinaryDense(4).apply(variables, X, rngs={"noise": jax.random.key(0)})
+        return bb.BinaryDense(4).apply(variables, X, rngs={"weight_noise": jax.random.key(0)})
 
     kernel = jnp.asarray(signs(5, 4))
-    np.testing.assert_allclose(activations(kernel), X @ kernel, atol=0.005)
+    np.testing.assert_allclose(activations(kernel), X @ kernel, rtol=1e-6)
     assert np.isfinite(jax.grad(lambda kernel: activations(kernel).sum())(kernel)).all()
+    half = {"binary_kernel": jnp.zeros((5, 4))}
+    variables = {"params": half, "variance": {"binary_kernel": jnp.ones((5, 4))}}
+    black = bb.BinaryDense(4).apply(variables, jnp.zeros((3, 5)), rngs={"weight_noise": jax.random.key(0)})
+    assert not np.any(black)
 
 
-def test_variances_of_another_shape_are_refused():
-    variables = {"params": {"binary_kernel": signs(5, 4)}, "variance": {"binary_kernel": np.ones((1, 4), np.float32)}}
-    with pytest.raises(ValueError, match=r"variance of binary_kernel must have its shape \(5, 4\), got \(1, 4\)"):
-        bb.BinaryDense(4).apply(variables, X, rngs={"noise": jax.random.key(0)})
+@pytest.mark.parametrize(
+    "collections, rngs, message",
+    [
+        (
+            {"variance": {"binary_kernel": np.ones((1, 4), np.float32)}},
+            True,
+            r"variance of binary_kernel must have its shape \(5, 4\), got \(1, 4\)",
+        ),
+        ({"variance": {"kernel": np.ones((5, 4))}}, True, r"variance must be given of binary_kernel in .*\['kernel'\]"),
+        ({"variances": {"binary_kernel": np.ones((5, 4))}}, True, r"variance must be given of binary_kernel in .*\[\]"),
+        ({"variance": {"binary_kernel": None}}, True, r"variance must be given of binary_kernel in BinaryDense"),
+        ({"variance": {"binary_kernel": np.ones((5, 4))}}, False, 'rngs must have a key "weight_noise"'),
+    ],
+)
+def test_variances_that_do_not_fit_are_refused(collections, rngs, message):
+    variables = {"params": {"binary_kernel": signs(5, 4)}} | collections
+    with pytest.raises(ValueError, match=message):
+        bb.BinaryDense(4).apply(variables, X, rngs={"weight_noise": jax.random.key(0)} if rngs else {})
+
+
+def test_noise_in_float16_is_finite():
+    variables = {"params": {"binary_kernel": jnp.zeros((5, 4))}, "variance": {"binary_kernel": jnp.ones((5, 4))}}
+    layer = bb.BinaryDense(4, dtype=jnp.float16)
+    y = layer.apply(variables, jnp.full((3, 5), 300.0), rngs={"weight_noise": jax.random.key(0)})
+    assert y.dtype == jnp.float16
+    assert np.all(np.isfinite(y))
