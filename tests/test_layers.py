@@ -207,7 +207,8 @@ NOISY = {
 def test_noise_of_activations_has_the_moments_that_sampled_weights_give(name):
     """Mean and variance over 20,000 draws of either kind agree to 6 standard errors, in each activation."""
     apply, shapes, x = NOISY[name]
-    natural = {key: jnp.asarray(RNG.normal(size=shape), jnp.float32) for key, shape in shapes.items()}
+    rng = np.random.default_rng(0)
+    natural = {key: jnp.asarray(rng.normal(size=shape), jnp.float32) for key, shape in shapes.items()}
     mean = bb.bernoulli.expectation(natural)
     variables = {"params": mean, "variance": jax.tree.map(lambda m: 1 - m**2, mean)}
     keys = jax.random.split(jax.random.key(0), 20_000)
@@ -223,7 +224,8 @@ def test_noise_of_activations_has_the_moments_that_sampled_weights_give(name):
 
 def test_gradient_under_noise_of_activations_is_that_of_all_binary_networks():
     """For a quadratic loss, against the sum over all 2^5 weights; 6 standard errors of 20,000 draws."""
-    natural, x, target = RNG.normal(size=5), RNG.normal(size=(7, 5)), RNG.normal(size=7)
+    rng = np.random.default_rng(0)
+    natural, x, target = rng.normal(size=5), rng.normal(size=(7, 5)), rng.normal(size=7)
     weights = np.array(np.meshgrid(*[[-1.0, 1.0]] * 5)).reshape(5, -1).T
     losses = ((weights @ x.T - target) ** 2).mean(axis=1)
     probability = np.prod(1 / (1 + np.exp(-2 * weights * natural)), axis=1)
