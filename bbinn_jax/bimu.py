@@ -4,8 +4,9 @@ r"""BiMU, binary metaplasticity from uncertainty: the surer a weight is, the mor
     lambda <- lambda - step (learning_rate g + lambda k F / memory_window)
 
 A rule for streams without borders between tasks: what a weight knows decays towards the
-uniform prior, the slower the surer it is, and nobody needs to say that a task is over. Source: Cottart et al., Active
-Continual Learning with Metaplastic Binary Bayesian Neural Networks, arXiv 2605.30198.
+uniform prior, the slower the surer it is, and nobody needs to say that a task is over.
+Source: Cottart et al., Active Continual Learning with Metaplastic Binary Bayesian
+Neural Networks, arXiv 2605.30198.
 """
 
 from typing import NamedTuple
@@ -56,8 +57,8 @@ def bimu(
 
     Returns:
         An `optax.GradientTransformationExtraArgs` whose params are lambda. The prior is
-        the uniform one (``prior_natural`` is not read). A gradient of 0 still forgets (the authors' program skips
-        steps in which all gradients are 0).
+        the uniform one (``prior_natural`` is not read). A gradient of 0 still forgets
+        (the authors' program skips steps in which all gradients are 0).
 
     Raises:
         ValueError: an argument out of its range (at call time); a tree that does not

@@ -1,6 +1,6 @@
 r"""Flax linen layers whose parameter *is* the weight that they multiply by.
 
-Nothing is sampled or binarized inside. A layer is given natural parameters at
+Nothing is binarized inside, nor sampled but on request (below). A layer is given natural parameters at
 initialization, relaxed samples in training and +-1 at prediction, and treats
 them alike: ``y = x W (+ b)``. The weight is called ``binary_kernel``, so that
 `partition` (and whoever prints the tree) can tell it from real parameters.

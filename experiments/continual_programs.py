@@ -55,14 +55,7 @@ def make_method(config: Config, train_set_size: int) -> tasks.MethodAt:
         method = methods.make(config, train_set_size)
         return lambda epoch: method
     total_steps = config.epochs * (train_set_size // config.batch_size)
-    schedule = optax.cosine_decay_schedule(config.learning_rate, total_steps)
-    rule: optax.GradientTransformation = bb.bayesbinn(
-        schedule,
-        config.train_set_factor * train_set_size,
-        momentum=config.momentum,
-        kl_weight=config.kl_weight,
-        eps=config.eps,
-    )
+    rule: optax.GradientTransformation
     if config.method == "bimu":  # it knows of no tasks: its steps do not decay, and its loss is a sum
         rule = bb.bimu(
             config.learning_rate,
@@ -70,9 +63,16 @@ def make_method(config: Config, train_set_size: int) -> tasks.MethodAt:
             likelihood_weight=config.batch_size,
             kl_weight=config.kl_weight,
         )
+    else:
+        rule = bb.bayesbinn(
+            optax.cosine_decay_schedule(config.learning_rate, total_steps),
+            config.train_set_factor * train_set_size,
+            momentum=config.momentum,
+            kl_weight=config.kl_weight,
+            eps=config.eps,
+        )
     real_optimizer = optax.adam(optax.cosine_decay_schedule(config.real_learning_rate, total_steps))
     optimizer = optax.partition({"binary": rule, "real": real_optimizer}, ("binary", "real"))
-
     noisy_activations = config.noise == "activations"
 
     def method_at(epoch: Any) -> training.Method:
