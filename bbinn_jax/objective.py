@@ -8,6 +8,7 @@ objective has a closed form and is added by `bayesbinn`.
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,6 +17,22 @@ import jax.numpy as jnp
 from bbinn_jax._checks import PyTree, check_count, check_number
 from bbinn_jax._mapping import over_leading_axis
 from bbinn_jax.relaxation import relax, relaxed_sample
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(1,))
+def _copies(x: jax.Array, num_copies: int) -> jax.Array:
+    return jnp.broadcast_to(x, (num_copies, *jnp.shape(x)))
+
+
+@_copies.defjvp
+def _copies_jvp(num_copies, primals, tangents):
+    # The gradient is a sum over the copies. On a CPU XLA takes longer for such a reduction of ten million weights
+    # than for all the rest of the samples; a sum of terms, to which a stack is transposed, it makes in passing.
+    (x,), (x_dot,) = primals, tangents
+    tangent = jax.lax.platform_dependent(
+        x_dot, cpu=lambda t: jnp.stack([t] * num_copies), default=lambda t: _copies(t, num_copies)
+    )
+    return _copies(x, num_copies), tangent
 
 
 def expected_loss(
@@ -76,10 +93,11 @@ def expected_loss(
         return checked_loss(relax(natural, no_noise, temperature=1.0, eps=eps), *args)
 
     def loss_over_samples(natural: PyTree, key: jax.Array, *args: Any) -> Any:
-        def loss_of_sample(key: jax.Array) -> Any:
+        def loss_of_sample(key: jax.Array, natural: PyTree) -> Any:
             return checked_loss(relaxed_sample(key, natural, temperature=temperature, eps=eps), *args)
 
-        outputs = over_leading_axis(loss_of_sample)(jax.random.split(key, num_samples))
+        copies = jax.tree.map(lambda x: _copies(x, num_samples), natural)
+        outputs = over_leading_axis(loss_of_sample)(jax.random.split(key, num_samples), copies)
         return jax.tree.map(lambda x: jnp.mean(x, axis=0), outputs)
 
     return loss_over_samples if num_samples else loss_at_expectation

@@ -12,6 +12,8 @@ from bbinn_jax import bernoulli
 from tests import reference
 
 DRAWS = 2**20
+SHAPE = (2500, 4000)  # of logistic noise
+NOISES = 2500 * 4000
 EDGES = np.array([-1e4, -40.0, -20.0, -9.0, -1.0, -1e-4, 0.0, 1e-4, 1.0, 9.0, 20.0, 40.0, 1e4])
 DTYPES = ["bfloat16", "float32", "float64"]
 LEAFWISE = {
@@ -240,7 +242,7 @@ def test_fisher_information_is_never_negative():
 def test_gradient_of_fisher_information_is_right_at_the_edge():
     grads = jax.vmap(jax.grad(bernoulli.fisher_information))(EDGES.astype(np.float32))
     exact = -2 * np.tanh(EDGES) * reference.fisher_information(EDGES)
-    np.testing.assert_allclose(grads, exact, rtol=1e-3, atol=1e-33)
+    np.testing.assert_allclose(grads, exact, rtol=2e-3, atol=1e-33)  # a difference: at 1e-4 of numbers near 1
 
 
 def test_mode_of_zero_is_minus_one():
@@ -326,31 +328,31 @@ def test_vmap_over_keys_equals_a_loop(key):
 
 @pytest.fixture(scope="module")
 def noise():
-    """Two leaves of 2^20 draws each, sorted nowhere."""
-    tree = bb.logistic_noise(jax.random.key(1), {"a": jnp.zeros(DRAWS), "b": jnp.zeros(DRAWS)})
-    return as_float64(tree)
+    """Two leaves of 10 million draws each, the weights of a layer."""
+    template = {"a": jnp.zeros(SHAPE), "b": jnp.zeros(SHAPE)}
+    return jax.tree.map(np.ravel, as_float64(bb.logistic_noise(jax.random.key(1), template)))
 
 
 def test_noise_has_the_distribution_of_half_a_logistic_variate(noise):
     """Kolmogorov-Smirnov: the distance exceeds 2.5 / sqrt(n) with probability 2 exp(-2 * 2.5^2) = 7e-6."""
     cdf = reference.probability_of_plus(np.sort(noise["a"]))  # P(delta < x) = sigmoid(2 x)
-    steps = np.arange(DRAWS + 1) / DRAWS
+    steps = np.arange(NOISES + 1) / NOISES
     distance = max(np.max(np.abs(cdf - steps[1:])), np.max(np.abs(cdf - steps[:-1])))
-    assert distance < 2.5 / np.sqrt(DRAWS)
+    assert distance < 2.5 / np.sqrt(NOISES)
 
 
 def test_noise_has_mean_zero_and_variance_pi_squared_over_12(noise):
     """Within 5 standard errors; the kurtosis of the logistic distribution is 4.2."""
     variance = np.pi**2 / 12
-    assert abs(noise["a"].mean()) < 5 * np.sqrt(variance / DRAWS)
-    assert abs(noise["a"].var() - variance) < 5 * variance * np.sqrt(3.2 / DRAWS)
+    assert abs(noise["a"].mean()) < 5 * np.sqrt(variance / NOISES)
+    assert abs(noise["a"].var() - variance) < 5 * variance * np.sqrt(3.2 / NOISES)
 
 
-@pytest.mark.parametrize("t", [0.5, 2.0, 4.0, 5.5])
+@pytest.mark.parametrize("t", [0.5, 2.0, 4.0, 6.5])
 def test_noise_has_equal_and_right_tails(noise, t):
-    """P(delta > t) = sigmoid(-2 t), each within 5 standard errors; t = 5.5 expects 17 of 2^20 on a side."""
+    """P(delta > t) = sigmoid(-2 t), each within 5 standard errors; t = 6.5 expects 23 of 10 million on a side."""
     p = reference.probability_of_plus(-t)
-    standard_error = np.sqrt(p * (1 - p) / DRAWS)
+    standard_error = np.sqrt(p * (1 - p) / NOISES)
     assert abs(np.mean(noise["a"] > t) - p) < 5 * standard_error
     assert abs(np.mean(noise["a"] < -t) - p) < 5 * standard_error
 
@@ -371,7 +373,7 @@ def test_noise_reaches_beyond_8(key):
 def test_noise_of_the_extreme_bits_is_the_bound(dtype, bound, x64, monkeypatch, key):
     width = jnp.finfo(dtype).bits
     bits = np.array([0, 1, 2**width - 1, 2**width - 2], f"uint{width}")  # both ends, the middle from both sides
-    monkeypatch.setattr(jax.random, "bits", lambda key, shape, dtype: jnp.array(bits, dtype))
+    monkeypatch.setattr(bernoulli, "random_bits", lambda key, shape, dtype: jnp.array(bits, dtype))
     noise = bb.logistic_noise(key, jnp.zeros(4, dtype))
     np.testing.assert_allclose(noise[:2], [-bound, bound], atol=0.01)
     np.testing.assert_allclose(noise[2:], 0, atol=1e-6)
@@ -381,29 +383,39 @@ def test_noise_is_the_quantile_of_its_bits(monkeypatch, key):
     """Bit 0 is the side and the rest the distance from the end: every quantile comes out right, deep in the tails."""
     k = np.unique(np.geomspace(1, 2**31 - 1, 2000).astype(np.uint64)) - 1
     bits = np.concatenate([2 * k, 2 * k + 1])
-    monkeypatch.setattr(jax.random, "bits", lambda key, shape, dtype: jnp.array(bits, dtype))
+    monkeypatch.setattr(bernoulli, "random_bits", lambda key, shape, dtype: jnp.array(bits, dtype))
     noise = np.asarray(bb.logistic_noise(key, jnp.zeros(len(bits))))
     quantile = reference.half_logistic((k + 0.5) / 2**32)
     np.testing.assert_allclose(noise[: len(k)], quantile, rtol=1e-6, atol=3e-7)
-    np.testing.assert_array_equal(noise[len(k) :], -noise[: len(k)])
+    np.testing.assert_allclose(noise[len(k) :], -quantile, rtol=1e-6, atol=3e-7)
 
 
-def test_noise_is_independent(noise):
-    """Correlations of leaves, neighbours, absolute values and keys within 5 standard errors, 5 / sqrt(n)."""
-    template = {"a": jnp.zeros(DRAWS), "b": jnp.zeros(DRAWS)}
-    other_key = as_float64(bb.logistic_noise(jax.random.key(2), template))
-    folded = as_float64(bb.logistic_noise(jax.random.fold_in(jax.random.key(1), 0), template))
+@pytest.mark.parametrize("of", ["neighbour", "row", "leaf", "key", "step"])
+def test_noise_is_independent(noise, of):
+    """Of the next weight and the next row, the other leaf, another key and the next step: correlations of the noise, of
+    its size and of its sign within 5 standard errors, 5 / sqrt(n).
+    """
+    key, template = jax.random.key(1), {"a": jnp.zeros(SHAPE), "b": jnp.zeros(SHAPE)}
+
+    def drawn(key):
+        return np.asarray(bb.logistic_noise(key, template)["a"], np.float64).ravel()
+
     a = noise["a"]
-    pairs = [(a, noise["b"]), (a[1:], a[:-1]), (a, other_key["a"]), (a, other_key["b"]), (a, folded["a"])]
-    pairs += [(np.abs(x), np.abs(y)) for x, y in pairs]
-    for x, y in pairs:
-        assert abs(np.corrcoef(x, y)[0, 1]) < 5 / np.sqrt(len(x))
+    lag = {"neighbour": 1, "row": SHAPE[1]}.get(of)
+    if lag:
+        x, y = a[lag:], a[:-lag]
+    elif of == "step":  # as training does it
+        x, y = drawn(jax.random.fold_in(key, 0)), drawn(jax.random.fold_in(key, 1))
+    else:
+        x, y = a, noise["b"] if of == "leaf" else drawn(jax.random.key(2))
+    for function in (lambda v: v, np.abs, np.sign):
+        assert abs(np.corrcoef(function(x), function(y))[0, 1]) < 5 / np.sqrt(len(x))
 
 
 def test_sign_of_noise_is_independent_of_its_size(noise):
     """Sign and size come from one word of random bits. Within 5 standard errors."""
     a = noise["a"]
-    assert abs(np.corrcoef(np.sign(a), np.abs(a))[0, 1]) < 5 / np.sqrt(DRAWS)
+    assert abs(np.corrcoef(np.sign(a), np.abs(a))[0, 1]) < 5 / np.sqrt(NOISES)
 
 
 def test_noise_depends_on_shapes_only(key):
@@ -434,23 +446,7 @@ def test_infinite_natural_parameter_is_certain():
     np.testing.assert_allclose(bernoulli.kl_divergence(natural, 0.0), 2 * np.log(2), rtol=1e-6)
 
 
-def test_noise_of_a_large_leaf_is_drawn_anew_in_every_block(key):
-    """A leaf of more than 2^16 weights is drawn in blocks: no block, and no row, repeats or follows another."""
-    size = 2**18 + 1001
-    noise = np.asarray(bb.logistic_noise(key, jnp.zeros(size)), np.float64)
-    assert noise.shape == (size,)
-    # u = sigmoid(2 delta) is uniform: the largest gap of its distribution function, at 0.1 %: 1.95 / sqrt(n).
-    u = np.sort(1 / (1 + np.exp(-2 * noise)))
-    assert np.max(np.abs(u - (np.arange(size) + 0.5) / size)) < 1.95 / np.sqrt(size)
-    # Correlation of neighbours, and of weights one, two and three blocks apart: 4 standard deviations.
-    standard = noise / noise.std()
-    for lag in (1, 2, 1000, 2**16, 2**17, 3 * 2**16):
-        correlation = np.mean(standard[lag:] * standard[:-lag])
-        assert abs(correlation) < 4 / np.sqrt(size - lag), lag
-
-
 def test_noise_of_a_large_leaf_is_the_same_under_jit_and_vmap(key):
-    """Blocks are mapped one by one on a CPU: that changes neither the values nor what vmap means."""
     keys, natural = jax.random.split(key, 3), jnp.zeros((300, 500))
     alone = [bb.logistic_noise(k, natural) for k in keys]
     together = jax.jit(jax.vmap(bb.logistic_noise, (0, None)))(keys, natural)
