@@ -49,18 +49,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     name = f"{EXPERIMENT}-{config.preset}-{config.method}-prior-{config.prior}-{config.seed}"
     out = config.out or Path("runs") / name
     with cli.user_errors():
-        runs.check_free(out, overwrite=config.overwrite, resume=config.resume)
-        if config.resume:
-            runs.check_same(out, EXPERIMENT, config)
-            results = runs.read_results(out)
-            if results and results["tasks"] >= (config.stop_after_tasks or config.tasks):
-                console.write(
-                    f"run folder {out} holds a finished run of {results['tasks']} tasks, nothing is left to do"
-                )
-                continual_tables.write_results(results)
-                return results
-        check_fields(config)
+        results = runs.check(out, EXPERIMENT, config)
         beside = read_beside(config.beside)
+        if results and results["tasks"] >= (config.stop_after_tasks or config.tasks):
+            console.write(f"run folder {out} holds a finished run of {results['tasks']} tasks: it is shown again")
+            continual_tables.write_results(results)
+            console.write(f"figures: {' '.join(map(str, draw(results, beside, out)))}")
+            return results
+        check_fields(config)
         dataset = load(config)
         method_at = continual_programs.make_method(config, len(dataset.train.labels))
         model = continual_programs.make_network(config, dataset)
@@ -79,6 +75,14 @@ def read_beside(folder: Path | None) -> dict[str, Any] | None:
     if folder is not None and not of_this_kind:
         raise ValueError(f"beside must be the folder of a finished run of {EXPERIMENT}, got {str(folder)!r}")
     return results
+
+
+def draw(results: dict[str, Any], beside: dict[str, Any] | None, out: Path) -> list[Path]:
+    """Draws the figures of a run into its folder and returns their paths."""
+    figures = [continual_plots.accuracy_of_tasks(out / "figure.png", results, beside)]
+    if results["weight_probability_histograms"] is not None:
+        figures.append(continual_plots.weight_probabilities(out / "weights.png", results))
+    return figures
 
 
 def load(config: Config) -> data.Dataset:
@@ -106,19 +110,20 @@ def run(
 ) -> dict[str, Any]:
     """Trains on all tasks, writes the run folder and returns the results."""
     seeds = list(range(config.seed, config.seed + config.seeds))
-    keys = jax.vmap(partial(jax.random.split, num=4), out_axes=1)(jnp.stack([jax.random.key(s) for s in seeds]))
+    keys = jnp.stack([tasks.keys(seed) for seed in seeds], axis=1)
     images = dataset.train.images
     states = jax.vmap(partial(training.init, method_at(0), model), (0, None))(keys[0], images)
-    orders = jax.vmap(partial(tasks.permutations, num_tasks=config.tasks, num_pixels=images.shape[1]))(keys[3])
+    orders = jnp.stack([tasks.permutations(seed, config.tasks, images.shape[1]) for seed in seeds])
     device = jax.devices()[0].device_kind
     natural, real = prediction.part(states, 0).params
+    is_posterior = method_at(0).is_posterior
     tested = "validation" if config.validation_fraction else "test"
     console.write(
         f"{config.tasks} tasks, each {config.dataset} with its pixels in another order: {len(images):,} training, "
         f"{len(dataset.test.labels):,} {tested} images; {config.method} on {device}; run folder {out}\n"
         f"{bb.partition_table(natural, real)}"
     )
-    states, history, seconds = train(config, method_at, model, states, keys[1:3], orders, dataset, out)
+    states, statistics, history, seconds = train(config, method_at, model, states, keys[1:3], orders, dataset, out)
 
     common = {
         "experiment": EXPERIMENT,
@@ -135,7 +140,8 @@ def run(
         **seconds,
         "num_binary_weights": sum(x.size for x in jax.tree.leaves(natural)),
         "num_real_parameters": sum(x.size for x in jax.tree.leaves(real)),
-        "eval_samples": config.eval_samples,
+        "eval_samples": config.eval_samples if is_posterior else None,
+        "curve_samples": config.curve_samples if is_posterior else None,
         "command": runs.command(),
         "commit": runs.commit(),
     }
@@ -145,11 +151,10 @@ def run(
     kept_config |= {"out": None, "beside": None}
     for i, seed in enumerate(seeds):
         state = prediction.part(states, i)
-        kept = bb.Posterior(state.params[0], state.params[1], state.batch_stats, kept_config | {"seed": seed})
+        batch_stats = prediction.part(statistics, i) if config.batch_norm == "per-task" else state.batch_stats
+        kept = bb.Posterior(state.params[0], state.params[1], batch_stats, kept_config | {"seed": seed})
         bb.save_posterior(out / f"network-{seed}.safetensors", kept)
-    figures = [continual_plots.accuracy_of_tasks(out / "figure.png", results, beside)]
-    if results["weight_probability_histograms"] is not None:
-        figures.append(continual_plots.weight_probabilities(out / "weights.png", results))
+    figures = draw(results, beside, out)
     runs.write_json(out / "results.json", results)
     continual_tables.write_results(results)
     console.write(f"figures: {' '.join(map(str, figures))}\nresults: {out / 'results.json'}")
@@ -165,7 +170,7 @@ def train(
     orders: jax.Array,
     dataset: data.Dataset,
     out: Path,
-) -> tuple[training.State, list[dict[str, Any]], dict[str, float]]:
+) -> tuple[training.State, Any, list[dict[str, Any]], dict[str, float]]:
     """Trains on every task, or on those that a checkpoint leaves.
 
     Args:
@@ -177,7 +182,8 @@ def train(
         out: run folder.
 
     Returns:
-        The states, the metrics of each task and seed, and the times.
+        The states, the batch-norm statistics that each task ended with, [seed, task, ...], the metrics of each task
+        and seed, and the times.
     """
     train_keys, test_keys = keys
     identity = runs.identity(EXPERIMENT, config)
@@ -201,6 +207,7 @@ def train(
     compile_seconds = time.perf_counter() - start
 
     last = config.stop_after_tasks or config.tasks
+    predictor = "mean" if method_at(0).is_posterior else "mode"
     start = time.perf_counter()
     ends = sorted({round(config.epochs * i / config.curve_points) for i in range(config.curve_points + 1)})
     for task, report in console.epochs(done + 1, last, unit="task"):
@@ -214,9 +221,9 @@ def train(
             states, metrics, finite = programs.train(dataset.train, *span, *of_seeds)
             stop_if_not_finite(finite, config.seed, int(states.step.min()), (task - 1) * config.epochs + end, out)
             statistics = programs.keep(statistics, jnp.int32(task - 1), states.batch_stats)
-            test = programs.test if end == ends[-1] else programs.test_mode
+            test = programs.test if end == ends[-1] else programs.test_within
             scores = test(dataset, jnp.int32(task), states, statistics, test_keys, orders)
-            curve.append(scores["accuracy_mode"])
+            curve.append(scores[f"accuracy_{predictor}"])
         values = {"train_loss": metrics.loss, "train_accuracy": metrics.accuracy, **programs.describe(states, before)}
         values |= {name: score[:, :task] for name, score in scores.items()}
         values |= {"curve_accuracy": jnp.stack(curve, axis=1)[:, :, :task]}
@@ -231,7 +238,7 @@ def train(
         checkpoints.save(out, task, (states, statistics), seconds + now - start, identity)
         report(continual_tables.progress(lines))
     seconds += time.perf_counter() - start
-    return states, history, {"wall_seconds": seconds, "compile_seconds": compile_seconds}
+    return states, statistics, history, {"wall_seconds": seconds, "compile_seconds": compile_seconds}
 
 
 if __name__ == "__main__":

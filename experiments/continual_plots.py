@@ -14,7 +14,7 @@ MOST_TASKS = 10  # with curves and histograms of their own
 
 
 def accuracy_of_tasks(path: Path, results: dict[str, Any], beside: dict[str, Any] | None) -> Path:
-    """The accuracy of the mode on each task while the tasks are learned, one after the other.
+    """The accuracy on each task while the tasks are learned, one after the other.
 
     Args:
         path: of the PNG file.
@@ -26,7 +26,8 @@ def accuracy_of_tasks(path: Path, results: dict[str, Any], beside: dict[str, Any
     panels = figure.subplots(1, len(shown), sharey=True, squeeze=False)[0]
     for axes, run in zip(panels, shown, strict=True):
         _curves(axes, run)
-        axes.set_ylabel(f"{run['tested_on']} accuracy of the mode (%)")
+        predictor = "mode" if run["curve_samples"] is None else f"mean of {run['curve_samples']} networks"
+        axes.set_ylabel(f"{run['tested_on']} accuracy (%) of the {predictor}")
         axes.legend(frameon=False, fontsize=8, loc="lower left", ncols=2)
     figure.savefig(path, dpi=110)
     return path

@@ -28,8 +28,15 @@ FIELDS: dict[str, tuple[str, ...]] = {
     "eps": ("bayesbinn", "bimu"),
     "eval_samples": ("bayesbinn", "bimu"),
     "average": ("bayesbinn", "bimu"),
+    "curve_samples": ("bayesbinn", "bimu"),
     "memory_window": ("bimu",),
     "threshold": ("bop",),
+}
+# Fields that only some treatments of the batch norms read.
+OF_BATCH_NORM: dict[str, tuple[str, ...]] = {
+    "batch_norm_decay": ("shared", "per-task"),
+    "batch_norm_eps": ("shared", "per-task", "reestimated", "layer"),
+    "batch_norm_images": ("reestimated",),
 }
 
 
@@ -51,7 +58,7 @@ class Config:
     seeds: int = 1
     """Train this many networks in one program, with seeds counted up from --seed."""
     out: Path | None = None
-    """Run folder. Default: runs/continual_learning-PRESET-METHOD-prior-PRIOR-SEED."""
+    """Run folder. Default: a folder in runs, named after preset, method, prior and seed."""
     overwrite: bool = False
     """Whether to replace a run in that folder."""
     resume: bool = False
@@ -78,7 +85,9 @@ class Config:
     average: Literal["probabilities", "logits"] = "probabilities"
     """What the mean prediction is the mean of; the paper's authors average logits."""
     curve_points: int = 10
-    """Times in each task at which the mode is tested on every task so far, for the figure."""
+    """Times in each task at which every task so far is tested, for the figure."""
+    curve_samples: int = 10
+    """Networks in the mean prediction at those times; at the end of a task --eval-samples (bayesbinn, bimu)."""
 
     hidden: tuple[int, ...] = (100, 100)
     """Width of each hidden dense layer."""
@@ -134,6 +143,7 @@ class Config:
             ("eval_images", 1, None),
             ("eval_samples", 1, None),
             ("curve_points", 1, None),
+            ("curve_samples", 1, None),
             ("seed", 0, 2**32 - 1),
             ("seeds", 1, 2**32 - self.seed),
             ("batch_norm_decay", 0, 1),
@@ -237,6 +247,11 @@ def check_fields(config: Config) -> None:
     """Raises ValueError for a field that differs from the preset and that the run would ignore."""
     preset = PRESETS[config.preset](config.method)
     methods.check_fields(config, preset, FIELDS)
+    for name, treatments in OF_BATCH_NORM.items():
+        value = getattr(config, name)
+        if value != getattr(preset, name) and config.batch_norm not in treatments:
+            of = " or ".join(treatments)
+            raise ValueError(f"{name} is of --batch-norm {of}, got {value!r} with --batch-norm {config.batch_norm}")
 
 
 PRESETS = {

@@ -29,7 +29,7 @@ class Programs(NamedTuple):
         train: some epochs of a task.
         keep: batch-norm statistics of each task, with those of one as they are now.
         test: scores of mode and mean on all tasks so far.
-        test_mode: the same of the mode alone.
+        test_within: the same within a task: of the mean of a few networks, or where there is no posterior of the mode.
         describe: what the posteriors look like.
     """
 
@@ -37,7 +37,7 @@ class Programs(NamedTuple):
     train: Callable[..., Any]
     keep: Callable[..., Any]
     test: Callable[..., Any]
-    test_mode: Callable[..., Any]
+    test_within: Callable[..., Any]
     describe: Callable[..., Any]
 
 
@@ -73,23 +73,11 @@ def make_method(config: Config, train_set_size: int) -> tasks.MethodAt:
         )
     real_optimizer = optax.adam(optax.cosine_decay_schedule(config.real_learning_rate, total_steps))
     optimizer = optax.partition({"binary": rule, "real": real_optimizer}, ("binary", "real"))
-    noisy_activations = config.noise == "activations"
 
     def method_at(epoch: Any) -> training.Method:
-        temperature, num_samples = temperature_at(config, epoch), config.num_samples
-        if noisy_activations:
-            temperature, num_samples = 1.0, 0
-        return training.Method(
-            init=partial(bb.init_natural, scale=config.init_scale),
-            expected_loss=partial(
-                bb.expected_loss, temperature=temperature, num_samples=num_samples, eps=config.eps, has_aux=True
-            ),
-            optimizer=optimizer,
-            is_posterior=True,
-            noisy_activations=noisy_activations,
-        )
+        return methods.of_posterior(config, optimizer, temperature_at(config, epoch), config.eps)
 
-    method_at(0).expected_loss(max)  # raises for what is out of range now, not when it is traced
+    method_at(0)  # raises for what is out of range now, not when it is traced
     return method_at
 
 
@@ -143,11 +131,17 @@ def compile_programs(
     def predict_mode(apply_fn: Any, state: training.State, key: jax.Array, images: jax.Array) -> bb.Prediction:
         return prediction.predict_mode(method, apply_fn, state, images)
 
-    def predict_mean(apply_fn: Any, state: training.State, key: jax.Array, images: jax.Array) -> bb.Prediction:
+    def predict_mean(
+        num_samples: int, apply_fn: Any, state: training.State, key: jax.Array, images: jax.Array
+    ) -> bb.Prediction:
         mean = {"probabilities": bb.posterior_predictive, "logits": bb.logit_average_predictive}[config.average]
-        return mean(apply_fn, state.params[0], key, images, num_samples=config.eval_samples, chunk_size=1)
+        return mean(apply_fn, state.params[0], key, images, num_samples=num_samples, chunk_size=1)
 
-    predictors = {"mode": predict_mode} | ({"mean": predict_mean} if method.is_posterior else {})
+    predictors: dict[str, Any] = {"mode": predict_mode}
+    within: dict[str, Any] = {"mode": predict_mode}
+    if method.is_posterior:
+        predictors["mean"] = partial(predict_mean, config.eval_samples)
+        within = {"mean": partial(predict_mean, config.curve_samples)}
     natural = states.params[0]
     test_arguments = (dataset, one, states, statistics, keys, orders)
     train_arguments = (dataset.train, one, one, jnp.float32(1), states, keys, orders[:, 0], natural)
@@ -156,7 +150,7 @@ def compile_programs(
         train=_compiled(train, *train_arguments),
         keep=_compiled(tasks.keep, statistics, one, states.batch_stats),
         test=_compiled(partial(test, predictors), *test_arguments),
-        test_mode=_compiled(partial(test, {"mode": predict_mode}), *test_arguments),
+        test_within=_compiled(partial(test, within), *test_arguments),
         describe=_compiled(over_leading_axis(partial(describe, method.is_posterior)), states, natural),
     )
 

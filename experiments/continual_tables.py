@@ -56,7 +56,7 @@ def _scores(name: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
         float(np.mean(lines[-1][f"nll_{name}"])),
         tasks.backward_transfer(matrix),
         tasks.forgetting(matrix),
-        matrix[0][0] - matrix[-1][0],
+        matrix[0][0] - matrix[-1][0] if len(matrix) > 1 else None,
         [tasks.average_accuracy([row]) for row in matrix],
         matrix,
     )
@@ -125,5 +125,7 @@ def _write_matrix(results: dict[str, Any], predictor: str, title: str) -> None:
 
 
 def _number(results: dict[str, Any], name: str, style: str) -> str:
+    if results[name] is None:  # nothing is forgotten in a single task
+        return "-"
     text = style.format(results[name])
     return f"{text} +- {style.format(results[f'{name}_std']).lstrip('+')}" if "seeds" in results else text

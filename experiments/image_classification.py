@@ -33,16 +33,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     config = cli.parse(Config, PRESETS, METHODS, "python -m experiments.image_classification", argv)
     out = config.out or Path("runs") / f"{EXPERIMENT}-{config.preset}-{config.method}-{config.seed}"
     with cli.user_errors():
-        runs.check_free(out, overwrite=config.overwrite, resume=config.resume)
-        if config.resume:
-            runs.check_same(out, EXPERIMENT, config)
-            results = runs.read_results(out)
-            if results and results["epochs"] >= (config.stop_after_epochs or config.epochs):
-                console.write(
-                    f"run folder {out} holds a finished run of {results['epochs']} epochs, nothing is left to do"
-                )
-                console.write_results(results)
-                return results
+        results = runs.check(out, EXPERIMENT, config)
+        if results and results["epochs"] >= (config.stop_after_epochs or config.epochs):
+            console.write(f"run folder {out} holds a finished run of {results['epochs']} epochs, nothing is left to do")
+            console.write_results(results)
+            return results
         methods.check_fields(config, PRESETS[config.preset](config.method))
         dataset = data.load(config.dataset)
         dataset = dataset._replace(test=data.Split(*(part[: config.eval_images] for part in dataset.test)))

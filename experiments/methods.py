@@ -65,25 +65,13 @@ def make(config: Any, train_set_size: int) -> Method:
         return optax.partition({"binary": binary_optimizer, "real": real_optimizer}, ("binary", "real"))
 
     if config.method == "bayesbinn":
-        noisy_activations = config.noise == "activations"
-        if noisy_activations and config.num_samples != 1:
-            raise ValueError(f"num_samples is of --noise weights, got {config.num_samples!r} with --noise activations")
-        num_samples = 0 if noisy_activations else config.num_samples
-        expected_loss = partial(bb.expected_loss, temperature=config.temperature, num_samples=num_samples, has_aux=True)
-        expected_loss(max)  # raises for a temperature or num_samples out of range now, not when it is traced
         rule = bb.bayesbinn(
             schedule,
             config.train_set_factor * train_set_size,
             momentum=config.momentum,
             kl_weight=config.kl_weight,
         )
-        return Method(
-            init=partial(bb.init_natural, scale=config.init_scale),
-            expected_loss=expected_loss,
-            optimizer=pair(rule),
-            is_posterior=True,
-            noisy_activations=noisy_activations,
-        )
+        return of_posterior(config, pair(rule), config.temperature)
     if config.method == "ste":
         return Method(
             init=_uniform,
@@ -110,6 +98,30 @@ def make(config: Any, train_set_size: int) -> Method:
         expected_loss=_loss_of(lambda weights: weights),
         optimizer=pair(optax.chain(clip, optax.adam(schedule))),
         is_binary=False,
+    )
+
+
+def of_posterior(config: Any, optimizer: optax.GradientTransformation, temperature: Any, eps: float = 1e-10) -> Method:
+    """A method that trains natural parameters, with noise of the weights or of the activations.
+
+    Args:
+        config: its noise, num_samples and init_scale are read.
+        optimizer: of the pair (natural, real).
+        temperature, eps: of the relaxed samples.
+
+    Raises:
+        ValueError: a field out of its range.
+    """
+    noisy_activations = config.noise == "activations"
+    num_samples = 0 if noisy_activations else config.num_samples
+    expected_loss = partial(bb.expected_loss, temperature=temperature, num_samples=num_samples, eps=eps, has_aux=True)
+    expected_loss(max)  # raises for what is out of range now, not when it is traced
+    return Method(
+        init=partial(bb.init_natural, scale=config.init_scale),
+        expected_loss=expected_loss,
+        optimizer=optimizer,
+        is_posterior=True,
+        noisy_activations=noisy_activations,
     )
 
 

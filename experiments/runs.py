@@ -31,6 +31,23 @@ NOT_OF_THE_RUN = (
 )
 
 
+def check(folder: Path, experiment: str, config: Any) -> dict[str, Any] | None:
+    """Checks that the run of a config may go into a folder.
+
+    Returns:
+        With ``config.resume`` the results of the finished run that is there already, if there is one.
+
+    Raises:
+        FileExistsError: the folder holds a run that would be lost, or files that are no run's.
+        ValueError: the run to resume is another one.
+    """
+    check_free(folder, overwrite=config.overwrite, resume=config.resume)
+    if not config.resume:
+        return None
+    check_same(folder, experiment, config)
+    return read_results(folder)
+
+
 def check_free(folder: Path, *, overwrite: bool, resume: bool) -> None:
     """Raises FileExistsError if the folder holds a run that would be lost, or files that are no run's."""
     if folder.exists() and not folder.is_dir():

@@ -23,10 +23,21 @@ MethodAt = Callable[[Any], training.Method]  # of an epoch, counted from 0 in ea
 SCORES = {"accuracy": bb.metrics.accuracy, "nll": bb.metrics.negative_log_likelihood}
 
 
-def permutations(key: jax.Array, num_tasks: int, num_pixels: int) -> jax.Array:
-    """The order of the pixels in each task, [task, pixel]; that of a task does not depend on their number."""
-    keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(num_tasks))
-    return jax.vmap(partial(jax.random.permutation, x=num_pixels))(keys)
+def keys(seed: int) -> jax.Array:
+    """The keys of a run: for initialization, training, testing and permutations."""
+    return jax.random.split(jax.random.key(seed), 4)
+
+
+def permutations(seed: int, num_tasks: int, num_pixels: int) -> jax.Array:
+    """The order of the pixels in each task of a run with this seed, [task, pixel]: ``images[:, order]`` are its images.
+
+    That of a task does not depend on the number of tasks.
+
+    >>> permutations(0, 3, 784).shape
+    (3, 784)
+    """
+    of_tasks = jax.vmap(partial(jax.random.fold_in, keys(seed)[3]))(jnp.arange(num_tasks))
+    return jax.vmap(partial(jax.random.permutation, x=num_pixels))(of_tasks)
 
 
 def start(method: training.Method, state: training.State) -> training.State:
@@ -153,26 +164,26 @@ def average_accuracy(matrix: Matrix) -> float:
     return float(np.mean(matrix[-1]))
 
 
-def backward_transfer(matrix: Matrix) -> float:
+def backward_transfer(matrix: Matrix) -> float | None:
     """How much better earlier tasks are done after the last one than right after their own training; below 0: worse.
 
-    ``mean over j < T of R[T, j] - R[j, j]``, 0 for a single task. Source: Lopez-Paz and Ranzato, arXiv 1706.08840.
+    ``mean over j < T of R[T, j] - R[j, j]``, None for a single task. Source: Lopez-Paz and Ranzato, arXiv 1706.08840.
 
     >>> print(backward_transfer([[0.9], [0.5, 0.8]]))
     -0.4
     """
     changes = [after - matrix[task][task] for task, after in enumerate(matrix[-1][:-1])]
-    return float(np.mean(changes)) if changes else 0.0
+    return float(np.mean(changes)) if changes else None
 
 
-def forgetting(matrix: Matrix) -> float:
+def forgetting(matrix: Matrix) -> float | None:
     """How far earlier tasks have fallen below the best they ever were at before the last task.
 
-    ``mean over j < T of max over j <= t < T of R[t, j] - R[T, j]``, 0 for a single task.
+    ``mean over j < T of max over j <= t < T of R[t, j] - R[T, j]``, None for a single task.
     Source: Chaudhry et al., arXiv 1801.10112.
 
     >>> print(forgetting([[0.9], [0.5, 0.8]]))
     0.4
     """
     falls = [max(row[task] for row in matrix[task:-1]) - after for task, after in enumerate(matrix[-1][:-1])]
-    return float(np.mean(falls)) if falls else 0.0
+    return float(np.mean(falls)) if falls else None

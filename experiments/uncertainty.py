@@ -74,13 +74,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     config = cli.parse(Config, CONFIGS, (), "python -m experiments.uncertainty", argv)
     out = config.out or Path("runs") / f"{EXPERIMENT}-{config.preset}-{config.seed}"
     with cli.user_errors():
-        runs.check_free(out, overwrite=config.overwrite, resume=config.resume)
-        if config.resume:
-            runs.check_same(out, EXPERIMENT, config)
-            results = runs.read_results(out)
-            if results:
-                console.write(f"run folder {out} holds a finished comparison, nothing is left to do")
-                return results
+        results = runs.check(out, EXPERIMENT, config)
+        if results:
+            console.write(f"run folder {out} holds a finished comparison, nothing is left to do")
+            return results
         dataset = data.load(config.preset)
         foreign = foreign_images(dataset, config.preset, jax.random.key(0))
         lock = runs.start(out, EXPERIMENT, config, resume=config.resume)

@@ -1,5 +1,11 @@
 """What tests of commands have in common."""
 
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 
@@ -12,6 +18,25 @@ def refused(capsys, main, arguments):
     assert error.startswith("error: ")
     assert error.count("\n") == 1
     return error
+
+
+def process_of(experiment, arguments):
+    """An experiment as a process of its own, of which output and errors can be read."""
+    return subprocess.Popen(
+        [sys.executable, "-m", f"experiments.{experiment}", *arguments],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def kill(process):
+    """Ends a process at once, and it can do nothing about it."""
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
 
 
 def without_times(results):

@@ -1,21 +1,19 @@
 """Continual learning from the command line: what it claims, what it writes, how it survives, what it refuses."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
-from pathlib import Path
+import re
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from experiments import checkpoints
+import bbinn_jax as bb
+from experiments import checkpoints, data, tasks
 from experiments.continual_learning import main
 from experiments.continual_presets import METHODS
 from tests import commands
-from tests.commands import refused
+from tests.commands import kill, process_of, refused
 from tests.test_resume import results_of, state_of
 
 QUICK = ["--tasks", "3", "--epochs", "4", "--hidden", "16", "--curve-points", "2", "--eval-samples", "5"]
@@ -69,7 +67,7 @@ def test_run_folder_holds_config_metrics_checkpoint_network_and_figures(quick_ru
     for line in lines:
         assert len(line["accuracy_mode"]) == len(line["accuracy_mean"]) == line["task"]
         assert np.shape(line["curve_accuracy"]) == (2, line["task"])
-        assert line["curve_accuracy"][-1] == line["accuracy_mode"]
+        assert line["curve_accuracy"][-1] == line["accuracy_mean"]
         assert sum(line["weight_probability_histogram"]) == pytest.approx(1)
 
 
@@ -105,6 +103,7 @@ def test_every_method_learns_the_task_at_hand(tmp_path, method):
     matrix = results["accuracy_matrix_mode"]
     assert matrix[0][0] > 0.8 and matrix[1][1] > 0.8
     assert (results["test_accuracy_mean"] is None) == (method in ("ste", "bop"))
+    assert (results["eval_samples"] is None) == (method in ("ste", "bop"))
     assert (results["posterior_entropy_bits_per_weight"] is None) == (method in ("ste", "bop"))
 
 
@@ -118,10 +117,40 @@ def test_a_task_that_is_not_told_apart_has_shared_statistics(tmp_path, capsys):
         assert results["needs_task_identity"] == told
         assert ("which task" in capsys.readouterr().out) == told
         accuracies[batch_norm] = results["accuracy_matrix_mode"]
+        kept = bb.load_posterior(out / "network-0.safetensors")
+        if batch_norm in ("shared", "per-task", "reestimated"):
+            mean = kept.batch_stats["BatchNorm_0"]["mean"]
+            assert mean.shape == ((2, 16) if batch_norm == "per-task" else (16,))
     # the same training, and right after it the same statistics
     assert accuracies["shared"][1][1] == accuracies["per-task"][1][1]
     assert accuracies["shared"][1][0] != accuracies["per-task"][1][0]
     assert len({str(matrix) for matrix in accuracies.values()}) == 5
+
+
+def test_a_kept_network_and_its_permutations_have_the_accuracy_of_the_results(tmp_path):
+    """Put together by hand: one statistic for each task, and the pixels in the order of a run with this seed."""
+    arguments = ["--batch-norm", "per-task", "--seed", "3", "--out", str(tmp_path / "run")]
+    results = main([*QUICK, *arguments])
+    kept = bb.load_posterior(tmp_path / "run" / "network-3.safetensors")
+    test = data.load("digits").test
+    images = test.images.reshape(len(test.labels), -1)
+    weights = bb.mode(kept.natural)
+    for task, order in enumerate(tasks.permutations(3, 3, images.shape[1])):
+        x = images[:, order]
+        for layer in (0, 1):
+            stats = {name: value[task] for name, value in kept.batch_stats[f"BatchNorm_{layer}"].items()}
+            x = x @ weights[f"BinaryDense_{layer}"]["binary_kernel"]
+            x = (x - stats["mean"]) / jnp.sqrt(stats["var"] + kept.config["batch_norm_eps"])
+            x = jnp.maximum(x, 0) if layer == 0 else x
+        accuracy = np.mean(np.argmax(x, axis=1) == test.labels)
+        assert accuracy == pytest.approx(results["accuracy_matrix_mode"][-1][task], abs=0.006)  # two images
+
+
+def test_a_single_task_forgets_nothing_and_says_so(tmp_path, capsys):
+    results = main([*QUICK, "--tasks", "1", "--seeds", "2", "--out", str(tmp_path / "run")])
+    for name in ("forgetting", "backward_transfer", "first_task_lost"):
+        assert results[f"{name}_mean"] is results[f"{name}_mode"] is None
+    assert re.search(r"forgetting \(.*?\)\W+ - ", capsys.readouterr().out)
 
 
 def test_learning_continues_from_the_weights_of_the_task_before(tmp_path):
@@ -160,27 +189,14 @@ def test_several_seeds_are_their_own_runs(tmp_path, quick_run):
     )
 
 
-def process_of(arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "experiments.continual_learning", *arguments],
-        cwd=Path(__file__).parents[1],
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 @pytest.mark.parametrize("settings", [["--seeds", "2"], ["--method", "ste", "--batch-norm", "per-task"]])
 def test_run_that_was_killed_equals_one_that_was_not(tmp_path, settings):
     arguments = ["--tasks", "6", "--hidden", "16", *settings]
     out, whole = tmp_path / "killed", tmp_path / "whole"
-    process = process_of([*arguments, "--out", str(out)])
+    process = process_of("continual_learning", [*arguments, "--out", str(out)])
     while not (line := process.stdout.readline()).startswith("task "):
         assert line, process.communicate()
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
+    kill(process)
     assert 1 <= checkpoints.latest(out) < 6
     main([*arguments, "--out", str(out), "--resume"])
     main([*arguments, "--out", str(whole)])
@@ -206,7 +222,8 @@ def test_stopped_run_continues_and_finished_one_stays(tmp_path, capsys, quick_ru
     before = (out / "results.json").read_bytes()
     capsys.readouterr()
     main([*QUICK, "--out", str(out), "--resume"])
-    assert "nothing is left to do" in capsys.readouterr().out
+    assert "is shown again" in capsys.readouterr().out
+    assert imread(out / "figure.png").std() > 0.1
     assert (out / "results.json").read_bytes() == before
     assert "--seed" in refused(capsys, main, [*QUICK, "--out", str(out), "--resume", "--seed", "1"])
 
@@ -253,8 +270,13 @@ def test_loss_that_is_not_finite_ends_the_run_without_results(tmp_path):
         (["--init-scale", "-1"], ["init_scale", "-1"]),
         (["--eval-samples", "0"], ["eval_samples", "0"]),
         (["--curve-points", "0"], ["curve_points", "0"]),
-        (["--batch-norm-images", "10"], ["batch_norm_images", "10"]),
+        (["--batch-norm", "reestimated", "--batch-norm-images", "10"], ["batch_norm_images", "10"]),
         (["--validation-fraction", "1"], ["validation_fraction", "1"]),
+        (["--batch-norm-decay", "0.9"], ["batch_norm_decay", "0.9", "--batch-norm none"]),
+        (["--batch-norm-eps", "0.1"], ["batch_norm_eps", "0.1", "--batch-norm none"]),
+        (["--batch-norm", "layer", "--batch-norm-images", "90"], ["batch_norm_images", "90", "reestimated"]),
+        (["--curve-samples", "0"], ["curve_samples", "0"]),
+        (["--method", "bop", "--curve-samples", "5"], ["curve_samples", "bop"]),
         (["--beside", "nowhere"], ["beside", "nowhere"]),
         (["--resume", "--overwrite"], ["resume", "overwrite"]),
     ],

@@ -1,14 +1,9 @@
 """Runs that survive: killed at any moment and continued, several seeds at once, stopped by what is not finite."""
 
 import json
-import os
 import random
 import re
-import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import flax.linen as nn
 import jax
@@ -21,6 +16,7 @@ from experiments import checkpoints, data, methods, training
 from experiments.image_classification import main, stop_if_not_finite
 from experiments.presets import METHODS, PRESETS
 from tests import commands
+from tests.commands import kill, process_of
 from tests.test_image_classification import content_of, read_metrics
 
 TINY = ["--preset", "digits", "--hidden", "32", "--checkpoint-seconds", "0"]
@@ -46,26 +42,9 @@ def assert_same_run(actual, expected):
     assert results_of(actual) == results_of(expected)
 
 
-def process_of(arguments):
-    return subprocess.Popen(
-        [sys.executable, "-m", "experiments.image_classification", *arguments],
-        cwd=Path(__file__).parents[1],
-        env=os.environ | {"PYTHONUNBUFFERED": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def wait_for_the_first_epoch(process):
     while not (line := process.stdout.readline()).startswith("epoch"):
         assert line, process.communicate()
-
-
-def kill(process):
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
 
 
 @pytest.mark.parametrize("method", ["bayesbinn", "ste"])
@@ -77,14 +56,14 @@ def test_run_killed_again_and_again_equals_one_that_was_not(tmp_path, method):
     arguments = [*TINY, "--method", method, "--epochs", "500"]
     few_checkpoints = ["--checkpoint-seconds", "1000"]
     start = time.perf_counter()
-    whole = process_of([*arguments, *few_checkpoints, "--out", str(tmp_path / "whole")])
+    whole = process_of("image_classification", [*arguments, *few_checkpoints, "--out", str(tmp_path / "whole")])
     wait_for_the_first_epoch(whole)
     startup = time.perf_counter() - start
     assert whole.communicate() and whole.returncode == 0
 
     rng, out, reached = random.Random(0), tmp_path / "killed", []
     for i in range(10):
-        process = process_of([*arguments, "--out", str(out), "--resume"])
+        process = process_of("image_classification", [*arguments, "--out", str(out), "--resume"])
         if i % 2:
             wait_for_the_first_epoch(process)
             time.sleep(rng.uniform(0, 0.3))

@@ -18,7 +18,7 @@ NUM_IMAGES, NUM_PIXELS = 60, 12
 IMAGES = jax.random.normal(jax.random.fold_in(KEY, 1), (NUM_IMAGES, NUM_PIXELS))
 DATA = Split(IMAGES, jnp.argmax(IMAGES[:, :3], axis=1))
 MODEL = MLP(hidden=(8,), num_classes=3)
-ORDERS = tasks.permutations(KEY, 3, NUM_PIXELS)
+ORDERS = tasks.permutations(0, 3, NUM_PIXELS)
 
 
 def method_of(**settings):
@@ -46,8 +46,8 @@ def test_permutations_are_permutations_and_differ():
 
 
 def test_the_permutation_of_a_task_does_not_depend_on_how_many_follow():
-    np.testing.assert_array_equal(tasks.permutations(KEY, 7, NUM_PIXELS)[:3], ORDERS)
-    other = tasks.permutations(jax.random.key(1), 3, NUM_PIXELS)
+    np.testing.assert_array_equal(tasks.permutations(0, 7, NUM_PIXELS)[:3], ORDERS)
+    other = tasks.permutations(1, 3, NUM_PIXELS)
     assert not np.array_equal(other, ORDERS)
 
 
@@ -154,7 +154,7 @@ def test_forgetting_is_from_the_best_and_transfer_from_the_own_task():
 
 
 def test_one_task_has_nothing_to_forget():
-    assert tasks.forgetting([[0.9]]) == tasks.backward_transfer([[0.9]]) == 0
+    assert tasks.forgetting([[0.9]]) is tasks.backward_transfer([[0.9]]) is None
     assert tasks.average_accuracy([[0.9]]) == 0.9
 
 
