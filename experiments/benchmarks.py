@@ -69,6 +69,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The command line; returns what results.json holds."""
     argv = sys.argv[1:] if argv is None else argv
     argv = ["--preset=quick" if argument == "--quick" else argument for argument in argv]
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_enable_compilation_cache", False)  # compilation is timed, too
     config = cli.parse(Config, PRESETS, (), "python -m experiments.benchmarks", argv)
     out = config.out or Path("runs") / f"{EXPERIMENT}-{config.preset}-{config.seed}"
     with cli.user_errors():

@@ -3,11 +3,15 @@
 import argparse
 import contextlib
 import io
+import os
+import platform
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from itertools import dropwhile, takewhile
+from pathlib import Path
 from typing import TypeVar
 
+import jax
 import tyro
 
 Config = TypeVar("Config")
@@ -23,7 +27,7 @@ def parse(
     """The config that a command line asks for.
 
     ``--preset`` and ``--method`` choose the defaults, each other flag changes one field.
-    What is wrong is said in one line, with exit code 2.
+    What is wrong is said in one line, with exit code 2. From here on compiled programs are kept.
 
     Args:
         config_class: a frozen dataclass with a field ``preset``, and ``method`` where there are methods.
@@ -33,6 +37,7 @@ def parse(
         argv: arguments; default: those of the process.
     """
     argv = sys.argv[1:] if argv is None else argv
+    keep_compiled_programs()
     choices = {"preset": tuple(presets)} | ({"method": methods} if methods else {})
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name, values in choices.items():
@@ -56,6 +61,17 @@ def parse(
             message = _one_line(box.getvalue())
             raise ValueError(message.removeprefix(f"Error parsing {config_class.__name__}: ")) from None
     raise AssertionError("user_errors ends the program")
+
+
+def keep_compiled_programs() -> None:
+    """Keeps compiled programs for the next run of the same, in JAX_COMPILATION_CACHE_DIR or in ~/.cache/bbinn_jax.
+
+    Not with JAX_ENABLE_COMPILATION_CACHE=false. Each host has a folder: another's CPU may not know the instructions.
+    """
+    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bbinn_jax" / platform.node()
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @contextlib.contextmanager

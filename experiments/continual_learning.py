@@ -112,7 +112,7 @@ def run(
     seeds = list(range(config.seed, config.seed + config.seeds))
     keys = jnp.stack([tasks.keys(seed) for seed in seeds], axis=1)
     images = dataset.train.images
-    states = jax.vmap(partial(training.init, method_at(0), model), (0, None))(keys[0], images)
+    states = jax.jit(jax.vmap(partial(training.init, method_at(0), model), (0, None)))(keys[0], images)
     orders = jnp.stack([tasks.permutations(seed, config.tasks, images.shape[1]) for seed in seeds])
     device = jax.devices()[0].device_kind
     natural, real = prediction.part(states, 0).params

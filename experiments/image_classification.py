@@ -114,7 +114,7 @@ def run(
     seeds = list(range(config.seed, config.seed + config.seeds))
     keys = jax.vmap(partial(jax.random.split, num=3), out_axes=1)(jnp.stack([jax.random.key(s) for s in seeds]))
     init_keys, train_keys, test_keys = keys
-    states = jax.vmap(partial(training.init, method, model), (0, None))(init_keys, dataset.train.images)
+    states = jax.jit(jax.vmap(partial(training.init, method, model), (0, None)))(init_keys, dataset.train.images)
     device = jax.devices()[0].device_kind
     natural, real = prediction.part(states, 0).params
     if not method.is_binary:

@@ -171,20 +171,23 @@ def scores(
 
     ``prediction`` and ``labels`` are those of the test images, and of the validation images.
     """
+    as_they_are, scaled, t = _scores(prediction, labels)
+    values = {f"test_{score}_{name}": value for score, value in as_they_are.items()}
+    values[f"output_temperature_{name}"] = t
+    values |= {f"test_{score}_{name}_scaled": scaled[score] for score in SCORES if score != "accuracy"}  # the same
+    return {key: float(value) for key, value in values.items()}
+
+
+@jax.jit  # one program instead of a hundred
+def _scores(prediction: tuple[bb.Prediction, bb.Prediction], labels: tuple[jax.Array, jax.Array]) -> Any:
     on_test, on_validation = prediction
     test_labels, validation_labels = labels
     t = bb.calibration.fit_output_temperature(on_validation.probabilities, validation_labels)
-    scaled = bb.calibration.apply_output_temperature(on_test.probabilities, t)
-    values = {
-        f"test_{score}_{name}": function(on_test.probabilities, test_labels) for score, function in SCORES.items()
-    }
-    values[f"test_ece_equal_mass_{name}"] = bb.metrics.expected_calibration_error(
-        on_test.probabilities, test_labels, equal_mass=True
-    )
-    values[f"output_temperature_{name}"] = t
-    values |= {
-        f"test_{score}_{name}_scaled": function(scaled, test_labels)
-        for score, function in SCORES.items()
-        if score != "accuracy"  # which it does not change
-    }
-    return {key: float(value) for key, value in values.items()}
+
+    def all_scores(probabilities: jax.Array) -> dict[str, jax.Array]:
+        values = {score: function(probabilities, test_labels) for score, function in SCORES.items()}
+        equal_mass = bb.metrics.expected_calibration_error(probabilities, test_labels, equal_mass=True)
+        return values | {"ece_equal_mass": equal_mass}
+
+    probabilities = on_test.probabilities
+    return all_scores(probabilities), all_scores(bb.calibration.apply_output_temperature(probabilities, t)), t
