@@ -129,4 +129,5 @@ def _checkpointer() -> Any:
     import orbax.checkpoint as ocp  # a second to import, and not needed to say what is wrong with a command line
 
     logging.getLogger("absl").setLevel(logging.ERROR)
-    return ocp.PyTreeCheckpointer()
+    alone = ocp.options.MultiprocessingOptions(active_processes={0}, barrier_sync_key_prefix="first")  # it alone writes
+    return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone)

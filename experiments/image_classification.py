@@ -8,6 +8,7 @@ Every field of `presets.Config` is a flag. The run folder holds config.json,
 metrics.jsonl, checkpoints, results.json and a figure.
 """
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -22,7 +23,7 @@ import numpy as np
 import bbinn_jax as bb
 from bbinn_jax._checks import path_name
 from bbinn_jax._mapping import over_leading_axis
-from experiments import checkpoints, cli, console, data, methods, networks, plots, prediction, runs, training
+from experiments import checkpoints, cli, console, data, methods, networks, plots, prediction, runs, sharding, training
 from experiments.presets import METHODS, PRESETS, Config
 
 EXPERIMENT = "image_classification"
@@ -32,8 +33,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The command line; returns what results.json holds."""
     config = cli.parse(Config, PRESETS, METHODS, "python -m experiments.image_classification", argv)
     out = config.out or Path("runs") / f"{EXPERIMENT}-{config.preset}-{config.method}-{config.seed}"
+    lock = contextlib.ExitStack()
+
+    def start() -> None:
+        lock.enter_context(runs.start(out, EXPERIMENT, config, resume=config.resume))
+
     with cli.user_errors():
-        results = runs.check(out, EXPERIMENT, config)
+        sharding.join(config)
+        results = sharding.on_first(partial(runs.check, out, EXPERIMENT, config))
         if results and results["epochs"] >= (config.stop_after_epochs or config.epochs):
             console.write(f"run folder {out} holds a finished run of {results['epochs']} epochs, nothing is left to do")
             console.write_results(results)
@@ -44,10 +51,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         index = split(config, dataset)
         method = methods.make(config, index.train.shape[1])
         model = make_network(config, dataset)
-        lock = runs.start(out, EXPERIMENT, config, resume=config.resume)
+        mesh = sharding.make_mesh(config)
+        sharding.on_first(start)
     try:
         with lock:
-            return run(config, method, model, dataset, index, out)
+            return run(config, method, model, dataset, index, mesh, out)
     except OSError as error:  # a full disk, as a rule
         raise SystemExit(
             f"error: {error}; run folder {out}, where --resume continues after the last checkpoint"
@@ -108,6 +116,7 @@ def run(
     model: networks.MLP | networks.VGG,
     dataset: data.Dataset,
     index: Index,
+    mesh: jax.sharding.Mesh | None,
     out: Path,
 ) -> dict[str, Any]:
     """Trains, evaluates, writes the run folder and returns the results."""
@@ -116,6 +125,8 @@ def run(
     init_keys, train_keys, test_keys = keys
     states = jax.jit(jax.vmap(partial(training.init, method, model), (0, None)))(init_keys, dataset.train.images)
     device = jax.devices()[0].device_kind
+    if mesh is not None:
+        device = f"{mesh.size} x {device}"
     natural, real = prediction.part(states, 0).params
     if not method.is_binary:
         natural, real = bb.partition(bb.combine(natural, real), {"": "real"})
@@ -125,7 +136,7 @@ def run(
         f"{bb.partition_table(natural, real)}"
     )
 
-    states, history, seconds = train(config, method, model, states, train_keys, dataset, index, out)
+    states, history, seconds = train(config, method, model, states, train_keys, dataset, index, mesh, out)
 
     def predict(dataset: data.Dataset, *of_seeds: Any) -> dict[str, tuple[bb.Prediction, bb.Prediction]]:
         return over_leading_axis(partial(prediction.predict, method, model, config.eval_samples, dataset))(*of_seeds)
@@ -160,6 +171,7 @@ def run(
         }
 
     kept_config = dataclasses.asdict(config) | {"out": None, "resume": False, "overwrite": False, "seeds": 1}
+    kept_config["coordinator_address"] = None
     results = runs.summary([results_of(i, seed) for i, seed in enumerate(seeds)])
     first_history = [line for line in history if line["seed"] == seeds[0]]
     statistics = jax.jit(partial(prediction.statistics, model))
@@ -168,15 +180,11 @@ def run(
         reference = dataset.train.images[index.reference[i]]
         batch_stats = statistics(state, prediction.shipped(method, state), reference)
         kept = bb.Posterior(state.params[0], state.params[1], batch_stats, kept_config | {"seed": seed})
-        bb.save_posterior(out / f"network-{seed}.safetensors", kept)
-    figure = plots.image_classification(
-        out / "figure.png",
-        results,
-        first_history,
-        dataset,
-        prediction.part({name: on_test for name, (on_test, _) in predictions.items()}, 0),
-    )
-    runs.write_json(out / "results.json", results)
+        sharding.on_first(partial(bb.save_posterior, out / f"network-{seed}.safetensors", kept))
+    shown = prediction.part({name: on_test for name, (on_test, _) in predictions.items()}, 0)
+    draw = partial(plots.image_classification, out / "figure.png", results, first_history, dataset, shown)
+    figure = sharding.on_first(draw)
+    sharding.on_first(partial(runs.write_json, out / "results.json", results))
     console.write_results(results)
     console.write(f"figure:  {figure}\nresults: {out / 'results.json'}")
     return results
@@ -190,6 +198,7 @@ def train(
     keys: jax.Array,
     dataset: data.Dataset,
     index: Index,
+    mesh: jax.sharding.Mesh | None,
     out: Path,
 ) -> tuple[training.State, list[dict[str, Any]], dict[str, float]]:
     """Trains for the epochs of the config, or for what a checkpoint leaves of them.
@@ -197,13 +206,14 @@ def train(
     Returns the states, the metrics of each epoch and seed, and the times.
     """
     identity = runs.identity(EXPERIMENT, config)
+    clock = partial(sharding.on_first, time.perf_counter)
     mode = jax.jit(bb.mode)
     first_mode = mode(states.params[0])
-    done, seconds = checkpoints.latest(out) or 0, 0.0
+    done, seconds = sharding.on_first(partial(checkpoints.latest, out)) or 0, 0.0
     with cli.user_errors():
         if done:
-            states, seconds = checkpoints.restore(out, done, states, identity)
-        history = runs.rewind_metrics(out, done, config.seeds)
+            states, seconds = sharding.on_first(partial(checkpoints.restore, out, done, states, identity))
+        history = sharding.on_first(partial(runs.rewind_metrics, out, done, config.seeds))
     if done:
         console.write(f"continuing after epoch {done}")
     elif config.resume:
@@ -212,8 +222,8 @@ def train(
     start = time.perf_counter()
     fill = jnp.asarray(-dataset.mean / dataset.std, jnp.float32)  # black
     augment = partial(data.crop_and_flip, fill=fill) if config.crop_and_flip else lambda key, images: images
-    epoch_fn = jax.jit(partial(training.train_epoch, method, model, augment, config.batch_size), donate_argnums=0)
-    train_epoch = epoch_fn.lower(states, keys, dataset.train, index.train).compile()
+    epoch_fn = partial(training.train_epoch, method, model, augment, config.batch_size)
+    train_epoch, args = sharding.compiled(epoch_fn, mesh, states, keys, dataset.train, index.train)
 
     def evaluate_fn(dataset: data.Dataset, *of_seeds: Any) -> dict[str, Any]:
         temperature = 1.0 if method.noisy_activations else config.temperature
@@ -226,9 +236,11 @@ def train(
     compile_seconds = time.perf_counter() - start
 
     last = config.stop_after_epochs or config.epochs
-    start = saved = time.perf_counter()
+    start = saved = clock()
     for epoch, report in console.epochs(done + 1, last):
-        states, metrics, finite = train_epoch(states, keys, dataset.train, index.train)
+        everywhere = train_epoch(*args)
+        args = (everywhere[0], *args[1:])
+        states, metrics, finite = sharding.here(everywhere)
         stop_if_not_finite(finite, config.seed, int(states.step[0]), epoch, out)
         scored = evaluate(dataset, states, (first_mode, last_mode), *of_index)
         last_mode = mode(states.params[0])
@@ -239,16 +251,16 @@ def train(
             for i in range(config.seeds)
         ]
         history += lines
-        runs.append_metrics(out, lines)
-        now = time.perf_counter()
+        sharding.on_first(partial(runs.append_metrics, out, lines))
+        now = clock()
         if now - saved >= config.checkpoint_seconds or epoch == last:
-            checkpoints.save(out, epoch, states, seconds + now - start, identity)
-            saved = time.perf_counter()
+            sharding.on_first(partial(checkpoints.save, out, epoch, states, seconds + now - start, identity))
+            saved = clock()
         mean = {name: np.mean([line[name] for line in lines]) for name in lines[0] if lines[0][name] is not None}
         report(
             f"loss {mean['train_loss']:.3f}  train {mean['train_accuracy']:.2%}  val {mean['validation_accuracy']:.2%}"
         )
-    seconds += time.perf_counter() - start
+    seconds += clock() - start
     return states, history, {"wall_seconds": seconds, "compile_seconds": compile_seconds}
 
 

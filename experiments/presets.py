@@ -38,6 +38,19 @@ class Config:
     checkpoint_seconds: float = 60.0
     """At least this time between checkpoints, which are written at the ends of epochs."""
 
+    data_parallel: int = 1
+    """Divide each batch over this many devices."""
+    sample_parallel: int = 1
+    """Divide the relaxed samples of a step over this many devices, for each part of the batch (bayesbinn)."""
+    distributed: bool = False
+    """Whether this is one of several processes of a run, which JAX finds by itself on Slurm and TPU pods."""
+    coordinator_address: str | None = None
+    """HOST:PORT of the first of several processes, where JAX cannot find it."""
+    num_processes: int | None = None
+    """How many processes there are, where JAX cannot find out."""
+    process_id: int | None = None
+    """Which of them this is, from 0, where JAX cannot find out."""
+
     epochs: int = 200
     """Length of the learning-rate schedule (a cosine to 0)."""
     stop_after_epochs: int | None = None
@@ -111,6 +124,10 @@ class Config:
             ("split_seed", 0, 2**32 - 1),
             ("seeds", 1, 2**32 - self.seed),
             ("checkpoint_seconds", 0, None),
+            ("data_parallel", 1, None),
+            ("sample_parallel", 1, None),
+            ("num_processes", 1, None),
+            ("process_id", 0, None),
             ("train_set_factor", 1, None),
             ("batch_norm_eps", 0, None),
             ("final_beta", 1, None),

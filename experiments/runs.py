@@ -19,7 +19,7 @@ import jax
 
 from experiments import checkpoints
 
-# Fields of a config that change where a run goes and how far, and not what it computes.
+# Fields of a config that change where a run goes, how far and on what devices, and not what it computes.
 NOT_OF_THE_RUN = (
     "out",
     "overwrite",
@@ -28,6 +28,12 @@ NOT_OF_THE_RUN = (
     "stop_after_tasks",
     "checkpoint_seconds",
     "beside",
+    "data_parallel",
+    "sample_parallel",
+    "distributed",
+    "coordinator_address",
+    "num_processes",
+    "process_id",
 )
 
 

@@ -16,6 +16,7 @@ import optax
 
 import bbinn_jax as bb
 from bbinn_jax._mapping import over_leading_axis
+from experiments import sharding
 from experiments.data import Split
 
 
@@ -86,6 +87,7 @@ def train_step(
     sample_key, dropout_key, augment_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
 
     def loss_fn(weights, real, probes):
+        weights = sharding.over_samples(weights)
         params = jax.tree.map(jnp.add, bb.combine(weights, real), probes)
         rngs, variance = {"dropout": dropout_key}, {}
         if method.noisy_activations:
@@ -145,6 +147,7 @@ def train_epoch(
         return step_key, order[: num_steps * batch_size].reshape(num_steps, batch_size)
 
     def step(state: State, key: jax.Array, batch: jax.Array) -> tuple[State, Metrics, Finite]:
+        batch = sharding.over_data(batch)  # the images and labels follow
         return train_step(method, model, augment, state, key, data.images[batch], data.labels[batch])
 
     def goes_on(carry):
