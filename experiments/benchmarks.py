@@ -68,6 +68,9 @@ TABLES: dict[PartName, Part] = {
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The command line; returns what results.json holds."""
     argv = sys.argv[1:] if argv is None else argv
+    if "--quick" in argv and any(argument.split("=")[0] == "--preset" for argument in argv):
+        with cli.user_errors():
+            raise ValueError("--quick is short for --preset quick, got --preset as well")
     argv = ["--preset=quick" if argument == "--quick" else argument for argument in argv]
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_enable_compilation_cache", False)  # compilation is timed, too

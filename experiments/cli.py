@@ -5,11 +5,14 @@ import contextlib
 import io
 import os
 import platform
+import re
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import dropwhile, takewhile
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import tyro
@@ -68,10 +71,27 @@ def keep_compiled_programs() -> None:
 
     Not with JAX_ENABLE_COMPILATION_CACHE=false. Each host has a folder: another's CPU may not know the instructions.
     """
-    if jax.config.jax_compilation_cache_dir is None:  # type: ignore[attr-defined]
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bbinn_jax" / platform.node()
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
+        return
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bbinn_jax" / platform.node()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        print(f"compiled programs are not kept: {error}", file=sys.stderr)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    warnings.showwarning = partial(_show_or_mend, warnings.showwarning, cache)
+
+
+def _show_or_mend(show: Callable[..., None], cache: Path, message: Warning | str, *where: Any) -> None:
+    """Removes a program that was written in part, so that it is compiled and kept anew; shows any other warning."""
+    damaged = re.match(r"Error reading persistent compilation cache entry for '(\w+)'", str(message))
+    if damaged is None:
+        show(message, *where)
+        return
+    for path in cache.glob(f"{damaged[1]}-*"):
+        path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

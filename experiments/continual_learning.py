@@ -54,7 +54,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         if results and results["tasks"] >= (config.stop_after_tasks or config.tasks):
             console.write(f"run folder {out} holds a finished run of {results['tasks']} tasks: it is shown again")
             continual_tables.write_results(results)
-            console.write(f"figures: {' '.join(map(str, draw(results, beside, out)))}")
+            console.write(f"figures: {' '.join(map(str, draw(results, beside, out)))}\nresults: {out / 'results.json'}")
             return results
         check_fields(config)
         dataset = load(config)
@@ -119,9 +119,9 @@ def run(
     is_posterior = method_at(0).is_posterior
     tested = "validation" if config.validation_fraction else "test"
     console.write(
-        f"{config.tasks} tasks, each {config.dataset} with its pixels in another order: {len(images):,} training, "
-        f"{len(dataset.test.labels):,} {tested} images; {config.method} on {device}; run folder {out}\n"
-        f"{bb.partition_table(natural, real)}"
+        f"{config.tasks} task{'s' * (config.tasks > 1)}, each {config.dataset} with its pixels in another order: "
+        f"{len(images):,} training, {len(dataset.test.labels):,} {tested} images; {config.method} on {device}; "
+        f"run folder {out}\n{bb.partition_table(natural, real)}"
     )
     states, statistics, history, seconds = train(config, method_at, model, states, keys[1:3], orders, dataset, out)
 
@@ -158,6 +158,8 @@ def run(
     runs.write_json(out / "results.json", results)
     continual_tables.write_results(results)
     console.write(f"figures: {' '.join(map(str, figures))}\nresults: {out / 'results.json'}")
+    if results["tasks"] < config.tasks:
+        console.write(f"stopped after task {results['tasks']} of {config.tasks}: --resume goes on")
     return results
 
 

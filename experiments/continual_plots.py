@@ -81,7 +81,7 @@ def _curves(axes: Axes, run: dict[str, Any]) -> None:
         for border in range(1, num_tasks):
             axes.axvline(border * run["epochs"], color="black", linewidth=0.6, linestyle=":")
     predictor = "mode" if run["test_accuracy_mean"] is None else "mean"
-    average = f"{100 * run[f'test_accuracy_{predictor}']:.1f} % after {num_tasks} tasks ({predictor})"
+    average = f"{100 * run[f'test_accuracy_{predictor}']:.1f} % after task {num_tasks} ({predictor})"
     axes.set(xlabel="epoch", title=f"{describe(run)}: {average}", ylim=(0, 100))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)

@@ -178,7 +178,7 @@ def permuted_digits(method: str) -> Config:
         output_scale=True,
         learning_rate=1e-2,
         noise="activations",
-        kl_weight=0.1,
+        kl_weight=0.2,
         init_scale=1.0,
     )
     return _with_method(config, method, bop={"learning_rate": 1e-2, "threshold": 1e-3})

@@ -84,19 +84,23 @@ def write_results(results: dict[str, Any]) -> None:
         (title, *(_number(results, f"{key}_{name}", style) for name in predictors))
         for key, title, style in (
             ("test_accuracy", "average accuracy on all tasks", "{:.2%}"),
-            ("last_tasks_accuracy", f"  on the last {min(LAST, results['tasks'])}", "{:.2%}"),
+            ("last_tasks_accuracy", f"  on the last {LAST}", "{:.2%}"),
             ("test_nll", "negative log likelihood (nats)", "{:.4f}"),
             ("forgetting", "forgetting (from the best to the end)", "{:.2%}"),
             ("first_task_lost", "  of the first task (from its end)", "{:.2%}"),
             ("backward_transfer", "backward transfer (from its end)", "{:+.2%}"),
         )
     ]
+    if results["tasks"] <= LAST:
+        del rows[1]
     prior = f", prior {results['prior']}" if results["prior"] else ""
     console.write_table(
-        f"after {results['tasks']} tasks: {results['dataset']}, {results['method']}{prior}{seeds}",
+        f"after task {results['tasks']}: {results['dataset']}, {results['method']}{prior}{seeds}",
         ("", *(titles[name] for name in predictors)),
         rows,
     )
+    if results["eval_samples"]:
+        console.write("mode: the one most probable network, mean: the average over networks drawn from the posterior")
     if results["needs_task_identity"]:
         console.write(
             f"batch norms {results['batch_norm']}: at test time the network is told which task an image is of"
@@ -119,7 +123,8 @@ def _write_matrix(results: dict[str, Any], predictor: str, title: str) -> None:
         cells.append(f"{results[f'average_accuracy_after_task_{predictor}'][t]:.2%}")
         cells += [f"{entropies[t]:.3f}", f"{certain[t]:.1%}"] if entropies else []
         rows.append((f"after task {t + 1}", *cells))
-    console.write_table(f"{results['tested_on']} accuracy of the {title} on each task", ("", *columns), rows)
+    of_seeds = f", average of {results['seeds']} seeds" if "seeds" in results else ""
+    console.write_table(f"{results['tested_on']} accuracy of the {title} on each task{of_seeds}", ("", *columns), rows)
     if entropies:
         console.write("entropy: bits per weight; certain: share of weights decided to 99 %, no capacity left in them")
 

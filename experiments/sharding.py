@@ -39,7 +39,7 @@ def make_mesh(config: Any) -> Mesh | None:
         of = f"--method {config.method}" if config.method != "bayesbinn" else f"--noise {config.noise}"
         raise ValueError(f"--sample-parallel is of --method bayesbinn with --noise weights, got {sample} with {of}")
     if sample > 1 and (config.num_samples < sample or config.num_samples % sample):
-        raise ValueError(f"--sample-parallel must be a part of --num-samples {config.num_samples}, got {sample}")
+        raise ValueError(f"--sample-parallel must divide --num-samples {config.num_samples}, got {sample}")
     if data * sample == 1 and not jax.distributed.is_initialized():
         return None
     devices, processes = jax.devices(), jax.process_count()
@@ -121,7 +121,7 @@ def join(config: Any) -> None:
         jax.distributed.initialize(*given)
     except (ValueError, RuntimeError) as error:
         raise ValueError(
-            f"--distributed cannot find the other processes: {first_line(error)} (where JAX does not know them, give "
+            f"the other processes cannot be found: {first_line(error)} (where JAX does not know them, give "
             f"--coordinator-address, --num-processes and --process-id)"
         ) from error
     sys.excepthook = _end_at_once

@@ -25,6 +25,8 @@ SCORES = {"accuracy": bb.metrics.accuracy, "nll": bb.metrics.negative_log_likeli
 
 def keys(seed: int) -> jax.Array:
     """The keys of a run: for initialization, training, testing and permutations."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be in [0, 2**32), got {seed!r}")
     return jax.random.split(jax.random.key(seed), 4)
 
 

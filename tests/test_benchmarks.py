@@ -282,6 +282,7 @@ def test_presets_are_valid_and_quick_is_one_of_them():
     ("arguments", "expected"),
     [
         (["--preset", "fast"], ["--preset", "fast", "full", "quick"]),
+        (["--quick", "--preset", "full"], ["--quick", "--preset"]),
         (["--parts", "steps"], ["--parts", "steps"]),
         (["--parts", "step", "step"], ["parts", "step"]),
         (["--parts"], ["parts"]),

