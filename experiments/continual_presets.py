@@ -5,7 +5,7 @@ A preset is the record of an experiment: its command and numbers are in experime
 
 import dataclasses
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from experiments import methods
 from experiments.ranges import check_range, check_widths
@@ -218,11 +218,17 @@ def permuted_mnist_stream(method: str) -> Config:
         preset="permuted-mnist-stream",
         tasks=100,
         epochs=1,
-        eval_images=1000,
+        eval_images=300,
         eval_samples=10,
         curve_points=1,
     )
-    return dataclasses.replace(config, learning_rate=1e-2) if method == "bayesbinn" else config
+    changes: dict[str, dict[str, Any]] = {
+        "bayesbinn": {"learning_rate": 0.1, "kl_weight": 3.0},
+        "ste": {"learning_rate": 1e-3},
+        "bop": {},
+        "bimu": {"noise": "activations", "learning_rate": 1000.0, "memory_window": 6000.0},
+    }
+    return dataclasses.replace(config, **changes[method])
 
 
 def _alive(config: Config, init_scale: float) -> Config:
