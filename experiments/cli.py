@@ -14,7 +14,6 @@ from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
-import jax
 import tyro
 
 Config = TypeVar("Config")
@@ -71,6 +70,8 @@ def keep_compiled_programs() -> None:
 
     Not with JAX_ENABLE_COMPILATION_CACHE=false. Each host has a folder: another's CPU may not know the instructions.
     """
+    import jax  # not above: the report has no use for it
+
     if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
         return
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bbinn_jax" / platform.node()

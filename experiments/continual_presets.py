@@ -223,7 +223,7 @@ def permuted_mnist_stream(method: str) -> Config:
         curve_points=1,
     )
     changes: dict[str, dict[str, Any]] = {
-        "bayesbinn": {"learning_rate": 0.1, "kl_weight": 3.0},
+        "bayesbinn": {"learning_rate": 3e-2},
         "ste": {"learning_rate": 1e-3},
         "bop": {},
         "bimu": {"noise": "activations", "learning_rate": 1000.0, "memory_window": 6000.0},
