@@ -260,6 +260,17 @@ def test_certain_weights_and_black_images_make_no_noise():
     assert not np.any(black)
 
 
+@pytest.mark.parametrize("variance", [6e-8, 1e-9])
+def test_unit_of_certain_weights_is_moved_by_the_loss_alone(variance):
+    """Its noise is next to nothing, but the derivative of its standard deviation is the larger the smaller that is."""
+
+    def output(mean):
+        variables = {"params": {"binary_kernel": mean}, "variance": {"binary_kernel": (1 - mean**2) + variance}}
+        return bb.BinaryDense(1).apply(variables, jnp.ones((1, 10)), rngs={"weight_noise": jax.random.key(0)})[0, 0]
+
+    np.testing.assert_array_equal(jax.grad(output)(jnp.ones((10, 1))), np.ones((10, 1)))
+
+
 @pytest.mark.parametrize(
     "collections, rngs, message",
     [

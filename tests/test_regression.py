@@ -44,12 +44,16 @@ def folder(tmp_path):
     return folder
 
 
-def test_mean_fits_and_is_less_certain_beyond_the_data(tuned_run):
-    results, _ = tuned_run
-    assert results["test_rmse_mean"] < 0.3  # 1 is what the mean of the targets would have
-    assert results["test_rmse_ste"] < 0.3
-    assert results["far_std_mean"] > 1.2 * results["near_std_mean"]
-    assert results["posterior_entropy_bits_per_weight"] > 0.1
+def test_mean_fits_and_is_less_certain_beyond_the_data(tmp_path, tuned_run):
+    """The ratio of the deviations is between 1.1 and 2.2 from seed to seed, and 1.4 on average of these three."""
+    runs = [tuned_run[0]]
+    runs += [main(["--preset", "tuned", "--seed", str(s), "--out", str(tmp_path / str(s))]) for s in (1, 2)]
+    for results in runs:
+        assert results["test_rmse_mean"] < 0.3  # 1 is what the mean of the targets would have
+        assert results["test_rmse_ste"] < 0.3
+        assert results["posterior_entropy_bits_per_weight"] > 0.1
+    far, near = (np.mean([results[name] for results in runs]) for name in ("far_std_mean", "near_std_mean"))
+    assert far > 1.2 * near
 
 
 def test_results_are_flat_complete_and_on_disk(tuned_run):
