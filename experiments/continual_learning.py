@@ -10,7 +10,6 @@ metrics.jsonl (a line a task and seed), checkpoints, results.json and figures.
 Source: arXiv 2002.10778, section 4.3.
 """
 
-import dataclasses
 import itertools
 import sys
 import time
@@ -147,12 +146,10 @@ def run(
     }
     of_seeds = [[line for line in history if line["seed"] == seed] for seed in seeds]
     results = runs.summary([common | continual_tables.results_of(lines) for lines in of_seeds])
-    kept_config = dataclasses.asdict(config) | {"resume": False, "overwrite": False, "seeds": 1}
-    kept_config |= {"out": None, "beside": None}
     for i, seed in enumerate(seeds):
         state = prediction.part(states, i)
         batch_stats = prediction.part(statistics, i) if config.batch_norm == "per-task" else state.batch_stats
-        kept = bb.Posterior(state.params[0], state.params[1], batch_stats, kept_config | {"seed": seed})
+        kept = bb.Posterior(state.params[0], state.params[1], batch_stats, runs.kept_config(config, seed))
         bb.save_posterior(out / f"network-{seed}.safetensors", kept)
     figures = draw(results, beside, out)
     runs.write_json(out / "results.json", results)

@@ -9,7 +9,6 @@ metrics.jsonl, checkpoints, results.json and a figure.
 """
 
 import contextlib
-import dataclasses
 import sys
 import time
 from functools import partial
@@ -170,8 +169,6 @@ def run(
             "commit": runs.commit(),
         }
 
-    kept_config = dataclasses.asdict(config) | {"out": None, "resume": False, "overwrite": False, "seeds": 1}
-    kept_config["coordinator_address"] = None
     results = runs.summary([results_of(i, seed) for i, seed in enumerate(seeds)])
     first_history = [line for line in history if line["seed"] == seeds[0]]
     statistics = jax.jit(partial(prediction.statistics, model))
@@ -179,7 +176,7 @@ def run(
         state = prediction.part(states, i)
         reference = dataset.train.images[index.reference[i]]
         batch_stats = statistics(state, prediction.shipped(method, state), reference)
-        kept = bb.Posterior(state.params[0], state.params[1], batch_stats, kept_config | {"seed": seed})
+        kept = bb.Posterior(state.params[0], state.params[1], batch_stats, runs.kept_config(config, seed))
         sharding.on_first(partial(bb.save_posterior, out / f"network-{seed}.safetensors", kept))
     shown = prediction.part({name: on_test for name, (on_test, _) in predictions.items()}, 0)
     draw = partial(plots.image_classification, out / "figure.png", results, first_history, dataset, shown)

@@ -96,6 +96,12 @@ def _identity(experiment: str, config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(fields, default=str))  # as it will be read again: lists for tuples
 
 
+def kept_config(config: Any, seed: int) -> dict[str, Any]:
+    """The config that a network is kept with: that of a run of its seed alone, without paths and addresses."""
+    fields = dataclasses.asdict(config) | {"resume": False, "overwrite": False, "seeds": 1, "seed": seed}
+    return {name: None if name in ("out", "beside", "coordinator_address") else x for name, x in fields.items()}
+
+
 def _read_config(folder: Path) -> dict[str, Any] | None:
     try:
         config = json.loads((folder / "config.json").read_text())
