@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jaxlib
 
 from experiments import benchmark_devices, benchmark_programs, cli, console, runs, timing
 from experiments.benchmark_presets import PRESETS, Config, PartName
@@ -114,6 +115,8 @@ def run(config: Config, out: Path) -> dict[str, Any]:
         "load_at_start": load,
         "load_at_end": os.getloadavg()[0],
         "jax_version": jax.__version__,
+        "jaxlib_version": jaxlib.__version__,
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "matmul_precision": of_jax.jax_default_matmul_precision,
         "compilation_cache": cache,
         "wall_seconds": time.perf_counter() - start,

@@ -54,7 +54,6 @@ def make_method(config: Config, train_set_size: int) -> tasks.MethodAt:
     if config.method in ("ste", "bop"):
         method = methods.make(config, train_set_size)
         return lambda epoch: method
-    total_steps = config.epochs * (train_set_size // config.batch_size)
     rule: optax.GradientTransformation
     if config.method == "bimu":  # it knows of no tasks: its steps do not decay, and its loss is a sum
         rule = bb.bimu(
@@ -64,15 +63,8 @@ def make_method(config: Config, train_set_size: int) -> tasks.MethodAt:
             kl_weight=config.kl_weight,
         )
     else:
-        rule = bb.bayesbinn(
-            optax.cosine_decay_schedule(config.learning_rate, total_steps),
-            config.train_set_factor * train_set_size,
-            momentum=config.momentum,
-            kl_weight=config.kl_weight,
-            eps=config.eps,
-        )
-    real_optimizer = optax.adam(optax.cosine_decay_schedule(config.real_learning_rate, total_steps))
-    optimizer = optax.partition({"binary": rule, "real": real_optimizer}, ("binary", "real"))
+        rule = methods.learning_rule(config, train_set_size, config.eps)
+    optimizer = methods.optimizer_pair(config, train_set_size, rule)
 
     def method_at(epoch: Any) -> training.Method:
         return methods.of_posterior(config, optimizer, temperature_at(config, epoch), config.eps)

@@ -56,22 +56,12 @@ def make(config: Any, train_set_size: int) -> Method:
     Raises:
         ValueError: a field out of its range.
     """
-    total_steps = config.epochs * (train_set_size // config.batch_size)
-    real_optimizer = optax.adam(optax.cosine_decay_schedule(config.real_learning_rate, total_steps))
+    total_steps = _total_steps(config, train_set_size)
     schedule = optax.cosine_decay_schedule(config.learning_rate, total_steps)
     clip = optax.clip_by_global_norm(1.0)
-
-    def pair(binary_optimizer: optax.GradientTransformation) -> optax.GradientTransformation:
-        return optax.partition({"binary": binary_optimizer, "real": real_optimizer}, ("binary", "real"))
-
+    pair = partial(optimizer_pair, config, train_set_size)
     if config.method == "bayesbinn":
-        rule = bb.bayesbinn(
-            schedule,
-            config.train_set_factor * train_set_size,
-            momentum=config.momentum,
-            kl_weight=config.kl_weight,
-        )
-        return of_posterior(config, pair(rule), config.temperature)
+        return of_posterior(config, pair(learning_rule(config, train_set_size)), config.temperature)
     if config.method == "ste":
         return Method(
             init=_uniform,
@@ -99,6 +89,29 @@ def make(config: Any, train_set_size: int) -> Method:
         optimizer=pair(optax.chain(clip, optax.adam(schedule))),
         is_binary=False,
     )
+
+
+def learning_rule(config: Any, train_set_size: int, eps: float = 1e-10) -> optax.GradientTransformationExtraArgs:
+    """The Bayesian learning rule with the settings of a config, whose learning rate falls to 0 in its epochs."""
+    return bb.bayesbinn(
+        optax.cosine_decay_schedule(config.learning_rate, _total_steps(config, train_set_size)),
+        config.train_set_factor * train_set_size,
+        momentum=config.momentum,
+        kl_weight=config.kl_weight,
+        eps=eps,
+    )
+
+
+def optimizer_pair(
+    config: Any, train_set_size: int, binary_optimizer: optax.GradientTransformation
+) -> optax.GradientTransformation:
+    """An optimizer of pairs (binary, real): Adam for the real parameters, whose rate falls to 0 as well."""
+    schedule = optax.cosine_decay_schedule(config.real_learning_rate, _total_steps(config, train_set_size))
+    return optax.partition({"binary": binary_optimizer, "real": optax.adam(schedule)}, ("binary", "real"))
+
+
+def _total_steps(config: Any, train_set_size: int) -> int:
+    return config.epochs * (train_set_size // config.batch_size)
 
 
 def of_posterior(config: Any, optimizer: optax.GradientTransformation, temperature: Any, eps: float = 1e-10) -> Method:
