@@ -223,10 +223,10 @@ def permuted_mnist_stream(method: str) -> Config:
         curve_points=1,
     )
     changes: dict[str, dict[str, Any]] = {
-        "bayesbinn": {"learning_rate": 3e-2},
+        "bayesbinn": {"learning_rate": 1e-2, "train_set_factor": 0.1},
         "ste": {"learning_rate": 1e-3},
         "bop": {},
-        "bimu": {"noise": "activations", "learning_rate": 1000.0, "memory_window": 6000.0},
+        "bimu": {"noise": "activations", "learning_rate": 1000.0, "memory_window": 3000.0},
     }
     return dataclasses.replace(config, **changes[method])
 
