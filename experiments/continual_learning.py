@@ -99,6 +99,32 @@ def load(config: Config) -> data.Dataset:
     return dataset._replace(train=train, test=test)
 
 
+def load_network(path: str | Path, task: int) -> tuple[bb.Posterior, prediction.ApplyFn, data.Split]:
+    """A network that a run has kept, as it was tested on one of the run's tasks.
+
+    Args:
+        path: network-SEED.safetensors of a run folder.
+        task: counted from 1.
+
+    Returns:
+        The posterior, ``apply_fn(weights, images)`` for its weights, and the task's test images [n, pixel] and labels.
+
+    Raises:
+        ValueError: no such task, or what `bbinn_jax.load_posterior` and `data.load` refuse.
+    """
+    kept = bb.load_posterior(path)
+    config = Config(**kept.config)
+    if not 1 <= task <= config.tasks:
+        raise ValueError(f"task must be from 1 to {config.tasks}, got {task!r}")
+    dataset = load(config)
+    order = tasks.permutations(config.seed, config.tasks, dataset.test.images.shape[1])[task - 1]
+    state = training.State((kept.natural, kept.real), None, kept.batch_stats or {}, jnp.int32(0))
+    statistics = prediction.part(kept.batch_stats, task - 1) if config.batch_norm == "per-task" else None
+    model = continual_programs.make_network(config, dataset)
+    apply_fn = continual_programs.make_apply_fn(config, model, dataset.train.images, state, statistics, order)
+    return kept, apply_fn, dataset.test._replace(images=dataset.test.images[:, order])
+
+
 def run(
     config: Config,
     method_at: tasks.MethodAt,
@@ -220,9 +246,11 @@ def train(
             states, metrics, finite = programs.train(dataset.train, *span, *of_seeds)
             stop_if_not_finite(finite, config.seed, int(states.step.min()), (task - 1) * config.epochs + end, out)
             statistics = programs.keep(statistics, jnp.int32(task - 1), states.batch_stats)
-            test = programs.test if end == ends[-1] else programs.test_within
-            scores = test(dataset, jnp.int32(task), states, statistics, test_keys, orders)
+            tested = (dataset, jnp.int32(task), states, statistics, test_keys, orders)
+            scores = programs.test_within(*tested)
             curve.append(scores[f"accuracy_{predictor}"])
+        if programs.test is not programs.test_within:
+            scores = programs.test(*tested)
         values = {"train_loss": metrics.loss, "train_accuracy": metrics.accuracy, **programs.describe(states, before)}
         values |= {name: score[:, :task] for name, score in scores.items()}
         values |= {"curve_accuracy": jnp.stack(curve, axis=1)[:, :, :task]}

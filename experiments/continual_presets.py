@@ -87,7 +87,7 @@ class Config:
     curve_points: int = 10
     """Times in each task at which every task so far is tested, for the figure."""
     curve_samples: int = 10
-    """Networks in the mean prediction at those times; at the end of a task --eval-samples (bayesbinn, bimu)."""
+    """Networks in the mean prediction of the figure (bayesbinn, bimu); the tables have --eval-samples."""
 
     hidden: tuple[int, ...] = (100, 100)
     """Width of each hidden dense layer."""

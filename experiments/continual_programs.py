@@ -29,7 +29,8 @@ class Programs(NamedTuple):
         train: some epochs of a task.
         keep: batch-norm statistics of each task, with those of one as they are now.
         test: scores of mode and mean on all tasks so far.
-        test_within: the same within a task: of the mean of a few networks, or where there is no posterior of the mode.
+        test_within: for the curves, of the mean of a few networks alone; the same program where these are as many, or
+            where there is no posterior.
         describe: what the posteriors look like.
     """
 
@@ -130,19 +131,21 @@ def compile_programs(
         return mean(apply_fn, state.params[0], key, images, num_samples=num_samples, chunk_size=1)
 
     predictors: dict[str, Any] = {"mode": predict_mode}
-    within: dict[str, Any] = {"mode": predict_mode}
     if method.is_posterior:
         predictors["mean"] = partial(predict_mean, config.eval_samples)
-        within = {"mean": partial(predict_mean, config.curve_samples)}
     natural = states.params[0]
     test_arguments = (dataset, one, states, statistics, keys, orders)
+    test_all = _compiled(partial(test, predictors), *test_arguments)
+    test_within = test_all
+    if method.is_posterior and config.curve_samples != config.eval_samples:
+        test_within = _compiled(partial(test, {"mean": partial(predict_mean, config.curve_samples)}), *test_arguments)
     train_arguments = (dataset.train, one, one, jnp.float32(1), states, keys, orders[:, 0], natural)
     return Programs(
         start=_compiled(over_leading_axis(partial(tasks.start, method)), states),
         train=_compiled(train, *train_arguments),
         keep=_compiled(tasks.keep, statistics, one, states.batch_stats),
-        test=_compiled(partial(test, predictors), *test_arguments),
-        test_within=_compiled(partial(test, within), *test_arguments),
+        test=test_all,
+        test_within=test_within,
         describe=_compiled(over_leading_axis(partial(describe, method.is_posterior)), states, natural),
     )
 

@@ -124,7 +124,7 @@ def find(folders: list[Path]) -> tuple[list[Run], list[str]]:
         unfinished |= {path.resolve(): line for path in paths if (line := progress(path))}
         if not any(here.values()):
             told = [unfinished[path] for path in here if path in unfinished]
-            raise ValueError("; ".join((f"no finished runs in {folder}", *told)))
+            raise ValueError("; ".join((f"no finished runs of {EXPERIMENT} in {folder}", *told)))
         finished |= here
     return [run for runs in finished.values() for run in runs], list(unfinished.values())
 
@@ -142,6 +142,8 @@ def read(path: Path) -> list[Run]:
         if in_run_folder:
             raise
         return []
+    if content.get("experiment", EXPERIMENT) != EXPERIMENT:
+        return []
     seeds = content.get("runs", [content])
     if not (isinstance(seeds, list) and seeds and all(isinstance(seed, dict) for seed in seeds)):
         seeds = [{}]
@@ -151,7 +153,7 @@ def read(path: Path) -> list[Run]:
         for name, kind in REQUIRED.items()
         if not all(isinstance(x := seed.get(name), kind) and x == x for seed in seeds)  # a NaN is not itself
     ]
-    if missing and in_run_folder and content.get("experiment", EXPERIMENT) == EXPERIMENT:
+    if missing and in_run_folder:
         raise ValueError(f"{path} lacks {', '.join(missing)}, or they are of the wrong type")
     if missing:
         return []
