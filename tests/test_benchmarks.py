@@ -96,8 +96,8 @@ def test_every_part_has_its_programs_and_they_are_on_disk(run):
     assert [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] == results["rows"]
     assert sorted(path.name for path in out.iterdir()) == ["config.json", "metrics.jsonl", "results.json"]
     promised = (
-        "experiment preset seed device num_devices cpu_cores load_at_start load_at_end jax_version matmul_precision "
-        "compilation_cache wall_seconds process parts rows command commit"
+        "experiment preset seed device num_devices cpu_cores load_at_start load_at_end jax_version jaxlib_version "
+        "xla_flags matmul_precision compilation_cache wall_seconds process parts rows command commit"
     ).split()
     assert set(promised) == set(results)
 
