@@ -15,7 +15,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from experiments import benchmark_programs, timing
+from experiments import benchmark_programs, runs, timing
 from experiments.benchmark_presets import Config
 from experiments.timing import Program
 
@@ -78,8 +78,7 @@ def _max_relative_difference(update: list[np.ndarray], reference: list[np.ndarra
 
 def main() -> None:
     """The process: reads a config, writes rows."""
-    fields: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in json.load(sys.stdin).items()}
-    config = Config(**fields)
+    config = runs.config_of(Config, json.load(sys.stdin))
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_num_cpu_devices", max(config.device_counts))
     json.dump(measure_here(config), sys.stdout)

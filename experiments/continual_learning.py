@@ -113,12 +113,12 @@ def load_network(path: str | Path, task: int) -> tuple[bb.Posterior, prediction.
         ValueError: no such task, or what `bbinn_jax.load_posterior` and `data.load` refuse.
     """
     kept = bb.load_posterior(path)
-    config = Config(**kept.config)
+    config = runs.config_of(Config, kept.config)
     if not 1 <= task <= config.tasks:
         raise ValueError(f"task must be from 1 to {config.tasks}, got {task!r}")
     dataset = load(config)
     order = tasks.permutations(config.seed, config.tasks, dataset.test.images.shape[1])[task - 1]
-    state = training.State((kept.natural, kept.real), None, kept.batch_stats or {}, jnp.int32(0))
+    state = prediction.kept_state(kept)
     statistics = prediction.part(kept.batch_stats, task - 1) if config.batch_norm == "per-task" else None
     model = continual_programs.make_network(config, dataset)
     apply_fn = continual_programs.make_apply_fn(config, model, dataset.train.images, state, statistics, order)

@@ -56,8 +56,7 @@ def make(config: Any, train_set_size: int) -> Method:
     Raises:
         ValueError: a field out of its range.
     """
-    total_steps = _total_steps(config, train_set_size)
-    schedule = optax.cosine_decay_schedule(config.learning_rate, total_steps)
+    schedule = _falling(config.learning_rate, config, train_set_size)
     clip = optax.clip_by_global_norm(1.0)
     pair = partial(optimizer_pair, config, train_set_size)
     if config.method == "bayesbinn":
@@ -77,7 +76,7 @@ def make(config: Any, train_set_size: int) -> Method:
             optimizer=pair(bb.bop(schedule, config.threshold)),
         )
     if config.method == "pmf":
-        beta = optax.exponential_decay(1.0, total_steps, config.final_beta)
+        beta = optax.exponential_decay(1.0, _total_steps(config, train_set_size), config.final_beta)
         return Method(
             init=lambda key, tree: jax.tree.map(lambda x: 0.1 * x, _uniform(key, tree)),
             expected_loss=_loss_of(lambda weights: weights),
@@ -94,7 +93,7 @@ def make(config: Any, train_set_size: int) -> Method:
 def learning_rule(config: Any, train_set_size: int, eps: float = 1e-10) -> optax.GradientTransformationExtraArgs:
     """The Bayesian learning rule with the settings of a config, whose learning rate falls to 0 in its epochs."""
     return bb.bayesbinn(
-        optax.cosine_decay_schedule(config.learning_rate, _total_steps(config, train_set_size)),
+        _falling(config.learning_rate, config, train_set_size),
         config.train_set_factor * train_set_size,
         momentum=config.momentum,
         kl_weight=config.kl_weight,
@@ -106,8 +105,13 @@ def optimizer_pair(
     config: Any, train_set_size: int, binary_optimizer: optax.GradientTransformation
 ) -> optax.GradientTransformation:
     """An optimizer of pairs (binary, real): Adam for the real parameters, whose rate falls to 0 as well."""
-    schedule = optax.cosine_decay_schedule(config.real_learning_rate, _total_steps(config, train_set_size))
-    return optax.partition({"binary": binary_optimizer, "real": optax.adam(schedule)}, ("binary", "real"))
+    real_optimizer = optax.adam(_falling(config.real_learning_rate, config, train_set_size))
+    return optax.partition({"binary": binary_optimizer, "real": real_optimizer}, ("binary", "real"))
+
+
+def _falling(rate: float, config: Any, train_set_size: int) -> optax.Schedule:
+    """From a rate down to 0 in the epochs of a config."""
+    return optax.cosine_decay_schedule(rate, _total_steps(config, train_set_size))
 
 
 def _total_steps(config: Any, train_set_size: int) -> int:

@@ -21,6 +21,11 @@ SCORES = {
 }
 
 
+def kept_state(kept: bb.Posterior) -> State:
+    """A kept network as a state, for what predicts; it has no optimizer to train on with."""
+    return State((kept.natural, kept.real), None, kept.batch_stats or {}, jnp.zeros((), jnp.int32))
+
+
 def network(model: nn.Module, state: State, reference: jax.Array, batch_size: int = 1000) -> ApplyFn:
     """The network in prediction, a function ``apply_fn(weights, images)``.
 

@@ -13,11 +13,13 @@ import statistics
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 
 from experiments import checkpoints
+
+Config = TypeVar("Config")
 
 # Fields of a config that change where a run goes, how far and on what devices, and not what it computes.
 NOT_OF_THE_RUN = (
@@ -100,6 +102,11 @@ def kept_config(config: Any, seed: int) -> dict[str, Any]:
     """The config that a network is kept with: that of a run of its seed alone, without paths and addresses."""
     fields = dataclasses.asdict(config) | {"resume": False, "overwrite": False, "seeds": 1, "seed": seed}
     return {name: None if name in ("out", "beside", "coordinator_address") else x for name, x in fields.items()}
+
+
+def config_of(kind: type[Config], fields: dict[str, Any]) -> Config:
+    """The config whose fields have been JSON, which knows lists and no tuples."""
+    return kind(**{name: tuple(x) if isinstance(x, list) else x for name, x in fields.items()})
 
 
 def _read_config(folder: Path) -> dict[str, Any] | None:

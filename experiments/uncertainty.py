@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bbinn_jax as bb
-from experiments import cli, console, data, image_classification, plots, prediction, presets, runs, training
+from experiments import cli, console, data, image_classification, plots, prediction, presets, runs
 from experiments.foreign import foreign_images
 
 EXPERIMENT = "uncertainty"
@@ -166,13 +166,12 @@ def load(path: Path, dataset: data.Dataset) -> Loaded:
         kept = bb.load_posterior(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{error}; remove the folder {path.parent}, and --resume trains that network again") from error
-    fields: dict[str, Any] = {name: tuple(x) if isinstance(x, list) else x for name, x in kept.config.items()}
-    config = presets.Config(**fields)
+    config = runs.config_of(presets.Config, kept.config)
     index = prediction.part(image_classification.split(config, dataset), 0)
     model = image_classification.make_network(config, dataset)
-    state = training.State((kept.natural, kept.real), None, kept.batch_stats or {}, jnp.zeros((), jnp.int32))
     held_back = data.Split(*(part[index.validation] for part in dataset.train))
-    return Loaded(prediction.network(model, state, dataset.train.images[index.reference]), kept.natural, held_back)
+    apply_fn = prediction.network(model, prediction.kept_state(kept), dataset.train.images[index.reference])
+    return Loaded(apply_fn, kept.natural, held_back)
 
 
 def ask(ste: list[Loaded], bayesbinn: Loaded, images: dict[str, jax.Array], key: jax.Array) -> dict[str, Answers]:
