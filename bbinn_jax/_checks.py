@@ -17,27 +17,34 @@ def path_name(path: Any) -> str:
     return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
-def check_number(name: str, value: Any, condition: str, holds: Callable[[Any], bool]) -> None:
-    """Raises unless value is finite and ``holds(value)``. A traced value has no value yet and passes."""
+def check_number(name: str, value: Any, condition: str, holds: Callable[[Any], bool]) -> Any:
+    """The value as a Python float, which changes no dtype; raises unless it is finite and ``holds(value)``.
+
+    A traced value has no value yet and is returned as it is.
+    """
     if isinstance(value, jax.core.Tracer):
-        return
+        return value
     try:
-        accepted, finite = bool(holds(value)), math.isfinite(value)
-    except (TypeError, ValueError):
+        finite = math.isfinite(value)  # unlike float, it takes no text
+        number = float(value)
+        accepted = bool(holds(number))
+    except (TypeError, ValueError, OverflowError):
         raise TypeError(f"{name} must be a number {condition}, got {_in_one_line(value)}") from None
     if not (accepted and finite):
         wanted = condition if finite else f"finite and {condition}"
         raise ValueError(f"{name} must be {wanted}, got {_in_one_line(value)}")
+    return number
 
 
-def check_count(name: str, value: Any, minimum: int) -> None:
-    """Raises unless value is an integer of at least ``minimum``."""
+def check_count(name: str, value: Any, minimum: int) -> int:
+    """The value as a Python int, which cannot overflow; raises unless it is an integer of at least ``minimum``."""
     try:
         count = value.__index__()
     except (AttributeError, TypeError):
         raise TypeError(f"{name} must be an integer, got {value!r}") from None
     if isinstance(value, bool) or count < minimum:
         raise ValueError(f"{name} must be an integer >= {minimum}, got {value!r}")
+    return int(count)
 
 
 def check_floating(name: str, tree: PyTree) -> None:
