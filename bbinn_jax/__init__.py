@@ -19,6 +19,7 @@ from bbinn_jax.layers import BinaryConv as BinaryConv
 from bbinn_jax.layers import BinaryDense as BinaryDense
 from bbinn_jax.layers import natural_initializer as natural_initializer
 from bbinn_jax.objective import expected_loss as expected_loss
+from bbinn_jax.objective import moment_loss as moment_loss
 from bbinn_jax.partition import combine as combine
 from bbinn_jax.partition import partition as partition
 from bbinn_jax.partition import partition_table as partition_table

@@ -11,10 +11,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from bbinn_jax._tracing import varying_like
+
 Pads = tuple[tuple[int, int], ...]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def convolution(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: Pads) -> jax.Array:
     """``y[n, i, j, o] = sum_{a, b, c} x[n, i s + a - p, j s + b - p, c] kernel[a, b, c, o]``.
 
@@ -32,11 +33,16 @@ def convolution(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads:
      [6. 9. 6.]
      [4. 6. 4.]]
     """
+    return _convolution(varying_like(x, kernel), varying_like(kernel, x), strides, pads)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _convolution(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: Pads) -> jax.Array:
     return _channels_last(x, kernel, strides, pads)
 
 
 def _forward(x: jax.Array, kernel: jax.Array, strides: tuple[int, ...], pads: Pads):
-    return convolution(x, kernel, strides, pads), (x, kernel)
+    return _convolution(x, kernel, strides, pads), (x, kernel)
 
 
 def _backward(strides: tuple[int, ...], pads: Pads, inputs: tuple[jax.Array, jax.Array], dy: jax.Array):
@@ -55,5 +61,5 @@ def _backward(strides: tuple[int, ...], pads: Pads, inputs: tuple[jax.Array, jax
     return dx, dkernel.transpose(1, 2, 0, 3)
 
 
-convolution.defvjp(_forward, _backward)
+_convolution.defvjp(_forward, _backward)
 _channels_last = partial(jax.lax.conv_general_dilated, dimension_numbers=("NHWC", "HWIO", "NHWC"))

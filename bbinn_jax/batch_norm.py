@@ -1,8 +1,8 @@
 r"""Batch-norm statistics of a network that predicts: its own, measured anew on training data.
 
-    mean = 1/B sum_b mean_b,    var = 1/B sum_b (var_b + mean_b^2) - mean^2
+    mean = sum_b n_b mean_b / n,    var = sum_b n_b (var_b + (mean_b - mean)^2) / n
 
-over B batches of equal size. The running statistics of training are those of no network
+over batches of n_b examples, n in all. The running statistics of training are those of no network
 in particular, since every step saw another sample of the weights.
 """
 
@@ -11,10 +11,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from bbinn_jax._checks import PyTree, check_same_tree
-
-PerBatchNorm = Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+from bbinn_jax._checks import PyTree, path_name
+from bbinn_jax._dtypes import at_least_float32
+from bbinn_jax._tracing import dependence
 
 
 def recalibrate_batch_norm(
@@ -26,21 +27,23 @@ def recalibrate_batch_norm(
 
     Args:
         update_fn: ``update_fn(batch_stats, batch)`` gives the running statistics after one
-            batch in training mode, of the network in question: an average of the old ones
-            and those of the batch, with weights that are found out. Without dropout, unless
-            the network predicts with it.
-        batch_stats: the running statistics, for their shapes: nested dicts in which each
-            batch norm has ``mean`` and ``var``, the collection of that name in Flax linen.
-        batches: a pytree of arrays [num_batches, batch, ...] that update_fn sees one by one,
-            so that memory does not grow with their number.
+            batch in training mode, of the network in question: ``m * old + (1 - m) * of_batch``
+            with any momentum m below 1, which may differ between batch norms. Without dropout,
+            unless the network predicts with it.
+        batch_stats: the running statistics, for their tree, shapes and dtypes. Each batch norm
+            has a ``mean`` and a ``var`` beside it: the collection ``batch_stats`` in Flax linen, the
+            state of ``nnx.BatchStat`` in NNX.
+        batches: a list of batches, whose sizes may differ; or a pytree of arrays
+            [num_batches, batch, ...] that update_fn sees one by one, in one loop on the device.
 
     Returns:
-        New statistics, a tree like batch_stats. Works under `jax.vmap` over the weights
-        that update_fn closes over: each sampled network can have its own.
+        New statistics, a tree like batch_stats, computed in float32 or wider. Works under `jax.vmap` over
+        the weights that update_fn closes over: each sampled network can have its own.
 
     Raises:
         ValueError: no batches, batch_stats without mean and var, or an update_fn that gives
-            another tree.
+            another tree, does not use its batch, or has momentum 1 (of a traced network the
+            statistics are NaN then).
 
     >>> import flax.linen as nn
     >>> layer = nn.BatchNorm(use_running_average=False, momentum=0.9)
@@ -52,30 +55,62 @@ def recalibrate_batch_norm(
     >>> print(stats["mean"], stats["var"])
     [4.] [5.]
     """
+    is_list = isinstance(batches, list)
+    leading = [{jnp.shape(x)[:1] for x in jax.tree.leaves(tree)} for tree in (batches if is_list else [batches])]
+    if not leading or any(len(axes) != 1 or axes & {(), (0,)} for axes in leading):
+        raise ValueError(
+            "batches must be a list of batches, or arrays [num_batches >= 1, batch, ...], got arrays of leading axes "
+            f"{[sorted(axes) for axes in leading]}"
+        )
     batches = jax.tree.map(jnp.asarray, batches)
-    leading = {jnp.shape(x)[:1] for x in jax.tree.leaves(batches)}
-    if len(leading) != 1 or not all(leading) or leading == {(0,)}:
-        raise ValueError(f"batches must be arrays [num_batches >= 1, batch, ...], got leading axes {sorted(leading)}")
-    zeros = jax.tree.map(jnp.zeros_like, batch_stats)
-    few = jax.tree.map(lambda x: x[0, :2], batches)
-    check_same_tree("what update_fn returns", jax.eval_shape(update_fn, zeros, few), "batch_stats", zeros)
-    # An update is momentum * old + (1 - momentum) * of_batch; the old ones are so large that rounding does not matter.
-    large = jax.tree.map(lambda x: jnp.full_like(x, 2.0**20), batch_stats)
-    updated = [update_fn(old, few) for old in (large, zeros)]
-    momentum = jax.tree.map(lambda of_large, of_zero: (of_large - of_zero) / 2.0**20, *updated)
+    first = batches[0] if is_list else jax.tree.map(lambda x: x[0], batches)
+    # In float32 or wider: in half precision 1 - m would be off by a fifth.
+    zeros = jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), at_least_float32(x.dtype)), batch_stats)
+    names, pairs = _names_and_pairs(zeros)
+    shapes = [jnp.shape(x) for x in jax.tree.leaves(zeros)]
+    updated = jax.tree_util.tree_leaves_with_path(jax.eval_shape(update_fn, zeros, first))
+    if (got := [(path_name(path), x.shape) for path, x in updated]) != list(zip(names, shapes, strict=True)):
+        raise ValueError(f"what update_fn returns must have the leaves of batch_stats {names} {shapes}, got {got}")
+    if not any(jax.tree.leaves(dependence(update_fn, zeros, first)[1])):
+        raise ValueError("update_fn must use its batch, got one whose statistics do not depend on it")
+    # The momentum is found out by old statistics so large that rounding does not matter. (Not by a derivative:
+    # the batch norm of NNX has none.)
+    of_zero = jax.tree.leaves(update_fn(zeros, first))
+    large = [2.0**20 * (1 + jnp.abs(x)) for x in of_zero]
+    of_large = jax.tree.leaves(update_fn(jax.tree.unflatten(jax.tree.structure(zeros), large), first))
+    momentum = [(x - y) / old for x, y, old in zip(of_large, of_zero, large, strict=True)]
+    for name, m in zip(names, momentum, strict=True):
+        if not isinstance(m, jax.core.Tracer) and np.any(m == 1):
+            raise ValueError(f"update_fn must have a momentum below 1 in training mode, got 1 at {name!r}")
 
-    def moments(batch: Any) -> PyTree:
-        of_batch = jax.tree.map(lambda x, m: x / (1 - m), update_fn(zeros, batch), momentum)
-        return _map_batch_norms(lambda mean, var: (mean, var + mean**2), of_batch)
+    def of_batch(batch: Any) -> list[jax.Array]:
+        return [x / (1 - m) for x, m in zip(jax.tree.leaves(update_fn(zeros, batch)), momentum, strict=True)]
 
-    averages = jax.tree.map(lambda x: jnp.mean(x, axis=0), jax.lax.map(moments, batches))
-    return _map_batch_norms(lambda mean, square: (mean, jnp.maximum(square - mean**2, 0)), averages)
+    if is_list:
+        measured = [jnp.stack(leaves) for leaves in zip(*map(of_batch, batches), strict=True)]
+        sizes = jnp.array([len(jax.tree.leaves(batch)[0]) for batch in batches], jnp.float32)
+    else:
+        measured = jax.lax.map(of_batch, batches)
+        sizes = jnp.ones(len(measured[0]), jnp.float32)
+
+    def average(x: jax.Array) -> jax.Array:
+        return jnp.tensordot((sizes / jnp.sum(sizes)).astype(x.dtype), x, axes=1, precision="highest")
+
+    for i_mean, i_var in pairs:
+        mean = average(measured[i_mean])
+        measured[i_var] = average(measured[i_var] + (measured[i_mean] - mean) ** 2)
+        measured[i_mean] = mean
+    leaves = [x.astype(like.dtype) for x, like in zip(measured, jax.tree.leaves(batch_stats), strict=True)]
+    return jax.tree.unflatten(jax.tree.structure(batch_stats), leaves)
 
 
-def _map_batch_norms(function: PerBatchNorm, tree: Any) -> Any:
-    """Applies a function to the pair (mean, var) of each batch norm in nested dicts."""
-    if not hasattr(tree, "items"):
-        raise ValueError(f"batch_stats must be nested dicts with mean and var, got {type(tree).__name__}")
-    if "mean" in tree and "var" in tree:
-        return dict(zip(("mean", "var"), function(tree["mean"], tree["var"]), strict=True))
-    return {name: _map_batch_norms(function, child) for name, child in tree.items()}
+def _names_and_pairs(batch_stats: PyTree) -> tuple[list[str], list[tuple[int, int]]]:
+    """The names of the leaves; and where, among them, each batch norm has its mean and its variance."""
+    names = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(batch_stats)]
+    found: dict[str, dict[str, int]] = {}
+    for i, name in enumerate(names):
+        parent, _, last = name.removesuffix("/value").rpartition("/")  # NNX has a Variable around an array
+        found.setdefault(parent, {})[last] = i
+    if not found or any(set(norm) != {"mean", "var"} for norm in found.values()):
+        raise ValueError(f"batch_stats must have a mean and a var of each batch norm and nothing else, got {names}")
+    return names, [(norm["mean"], norm["var"]) for norm in found.values()]

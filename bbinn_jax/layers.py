@@ -16,11 +16,17 @@ to normal. Each example has noise of its own, so the gradient with respect to mu
 much less than that of one relaxed sample. What noise of its own leaves out is that
 activations made by the same weights vary together: those of different examples (which
 matters to a batch norm alone), and the positions of a convolution or of a sequence.
+`moment_loss` makes mean and variance, and refuses a variance that no layer uses:
 
-    def loss_fn(weights, key, x):  # weights are mu
-        variables = {"params": weights, "variance": jax.tree.map(lambda m: 1 - m**2, weights)}
-        return loss(model.apply(variables, x, rngs={"weight_noise": key}))
-    loss = expected_loss(loss_fn, temperature=1.0, num_samples=0)
+    def loss_fn(mean, variance, key, x):
+        return loss(model.apply({"params": mean, "variance": variance}, x, rngs={"weight_noise": key}))
+
+Flax's lifted transformations hide from a layer what they are not told of. To those of
+parameters add the variance and its random numbers:
+
+    nn.scan(Block, variable_axes={"params": 0, "variance": 0}, split_rngs={"params": True, "weight_noise": True}, ...)
+
+and the same for `nn.vmap`; `nn.remat` and `nn.jit` pass on everything by themselves.
 
 Source: Kingma, Salimans, Welling, arXiv 1506.02557; for discrete weights Shayer, Levi,
 Fetaya, arXiv 1710.07739.
@@ -35,6 +41,7 @@ import jax
 import jax.numpy as jnp
 
 from bbinn_jax._convolution import convolution
+from bbinn_jax._dtypes import at_least_float32
 from bbinn_jax.bayesbinn import init_natural
 
 
@@ -137,22 +144,32 @@ def _affine(
 ) -> jax.Array:
     """The product of inputs and kernel, plus the bias, plus noise if the layer is given variances."""
     y = product(x, kernel)
-    bias = layer.param("bias", nn.initializers.zeros, (layer.features,)).astype(y.dtype) if layer.use_bias else 0
+    if layer.use_bias:
+        y += _row(layer.param("bias", nn.initializers.zeros, (layer.features,)), y)
     variances = _variances(layer)
     if variances is None:
-        return y + bias
-    wide = jnp.promote_types(y.dtype, jnp.float32)  # in float16 a sum of squares is soon infinite
-    power = product(x.astype(wide) ** 2, variances["binary_kernel"].astype(wide)) + variances.get("bias", 0)
+        return y
+    wide = at_least_float32(y.dtype)  # in float16 a sum of squares is soon infinite
+    power = product(x.astype(wide) ** 2, variances["binary_kernel"].astype(wide))
+    if "bias" in variances:
+        power += _row(variances["bias"], power)
     # 0 where there is next to no variance, as in a unit whose weights are all but certain: the derivative of the
     # root is infinite at 0, and much smaller bounds have let it push such weights about (permuted MNIST unlearned).
     std = jnp.where(power > 1e-6, jnp.sqrt(jnp.maximum(power, 1e-6)), 0).astype(y.dtype)
-    return y + bias + std * jax.random.normal(layer.make_rng("weight_noise"), y.shape, y.dtype)
+    return y + std * jax.random.normal(layer.make_rng("weight_noise"), y.shape, y.dtype)
+
+
+def _row(x: jax.Array, like: jax.Array) -> jax.Array:
+    """[features] with as many axes as ``like`` and of its dtype: nothing is left to promotion."""
+    return jax.lax.expand_dims(x.astype(like.dtype), range(like.ndim - 1))
 
 
 def _variances(layer: BinaryDense | BinaryConv) -> dict[str, jax.Array] | None:
     """The variances that the layer is given for its parameters, by name, or None; raises where they do not fit."""
-    given = {name: x for name, x in layer.variables.get("variance", {}).items() if x is not None}
-    params = layer.variables["params"]
+    # Without the boxes in which Flax keeps names of axes beside an array.
+    variables = nn.meta.unbox(layer.variables)
+    given = {name: x for name, x in variables.get("variance", {}).items() if x is not None}
+    params = variables["params"]
     if layer.is_initializing() or not (given or layer.has_rng("weight_noise")):
         return None
     if "binary_kernel" not in given or not set(given) <= set(params):

@@ -1,10 +1,16 @@
-r"""The expected loss under the posterior, by Monte Carlo over weight samples.
+r"""The expected loss under the posterior, by two estimators.
 
-    E_q[loss(w)]  ~  1/S sum_s loss(tanh((lambda + delta_s) / tau))
+    E_q[loss(w)]  ~  1/S sum_s loss(tanh((lambda + delta_s) / tau))             by samples of weights
+    E_q[loss(w)]  ~  loss(activations of mean mu and variance F, plus noise)    by moments of activations
 
-Its gradient with respect to lambda is the gradient part of the Bayesian
-learning rule: arXiv 2002.10778, equations 13 and 17. The KL term of the
-objective has a closed form and is added by `bayesbinn`.
+`expected_loss` is the paper's: arXiv 2002.10778, equations 13 and 17. One relaxed sample is one
+network for the whole batch, and works for any loss of weights. `moment_loss` draws the noise where it
+takes effect, on the activations, for each example its own: its gradient varies much less, it needs no
+temperature and no random number for each weight, and the posterior that it trains keeps its uncertainty.
+It needs layers that take variances, as `BinaryDense` and `BinaryConv` do, and many inputs to each unit.
+
+Either gradient with respect to lambda is the gradient part of the Bayesian learning rule. The KL term of
+the objective has a closed form and is added by `bayesbinn`.
 """
 
 from collections.abc import Callable
@@ -14,8 +20,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bbinn_jax._checks import PyTree, check_count, check_number
+from bbinn_jax._checks import PyTree, check_count, check_number, path_name
 from bbinn_jax._mapping import over_leading_axis
+from bbinn_jax._tracing import dependence
+from bbinn_jax.bernoulli import fisher_information
 from bbinn_jax.relaxation import relax, relaxed_sample
 
 
@@ -73,24 +81,13 @@ def expected_loss(
     >>> print(value, grad)
     0.427 [ 0.727 -0.727]
     """
-    check_number("temperature", temperature, "> 0", lambda v: v > 0)
-    check_number("eps", eps, ">= 0", lambda v: v >= 0)
-    check_count("num_samples", num_samples, 0)
-
-    def checked_loss(weights: PyTree, *args: Any) -> Any:
-        output = loss_fn(weights, *args)
-        if has_aux and not (isinstance(output, tuple) and len(output) == 2):
-            raise TypeError(f"loss_fn must return a pair (loss, aux) with has_aux=True, got {type(output).__name__}")
-        loss = output[0] if has_aux else output
-        if not jax.tree_util.all_leaves([loss]):
-            raise TypeError(f"loss_fn must return a scalar, and a pair with has_aux=True, got {type(loss).__name__}")
-        if jnp.shape(loss) != ():
-            raise ValueError(f"loss_fn must return a scalar, got shape {jnp.shape(loss)}")
-        return output
+    temperature = check_number("temperature", temperature, "> 0", lambda v: v > 0)
+    eps = check_number("eps", eps, ">= 0", lambda v: v >= 0)
+    num_samples = check_count("num_samples", num_samples, 0)
+    checked_loss = partial(_checked_loss, loss_fn, has_aux)
 
     def loss_at_expectation(natural: PyTree, key: jax.Array, *args: Any) -> Any:
-        no_noise = jax.tree.map(jnp.zeros_like, natural)
-        return checked_loss(relax(natural, no_noise, temperature=1.0, eps=eps), *args)
+        return checked_loss(_expectation(natural, eps), *args)
 
     def loss_over_samples(natural: PyTree, key: jax.Array, *args: Any) -> Any:
         def loss_of_sample(key: jax.Array, natural: PyTree) -> Any:
@@ -101,3 +98,88 @@ def expected_loss(
         return jax.tree.map(lambda x: jnp.mean(x, axis=0), outputs)
 
     return loss_over_samples if num_samples else loss_at_expectation
+
+
+def moment_loss(loss_fn: Callable[..., Any], *, has_aux: bool = False, eps: float = 1e-10) -> Callable[..., Any]:
+    """Turns a loss of the mean and the variance of weights into a loss of natural parameters.
+
+    ``loss(mu, F, key)`` with ``mu = tanh(lambda)`` and ``F = 1 - mu^2``
+
+    The layers add noise to their activations, of the variance that weights of variance F give them
+    (local reparametrisation, see `BinaryDense`). Train with it, and predict with sampled weights as ever.
+
+    Args:
+        loss_fn: ``loss_fn(mean, variance, key, *args)`` gives a scalar, the mean over the batch; with
+            has_aux a pair ``(scalar, pytree)``. Mean and variance are trees like lambda, the key is for the
+            noise of the activations. In Flax: ``model.apply({"params": combine(mean, real), "variance": variance},
+            x, rngs={"weight_noise": key})``.
+        has_aux: whether loss_fn returns auxiliary output as well.
+        eps: added to the derivative 1 - mu^2 of mu, as in `relax`.
+
+    Returns:
+        ``f(natural, key, *args)``, what loss_fn returns. It works under `jax.grad`, `jax.jit`, `jax.vmap` and
+        `jax.lax.scan`. It is traced twice: the first time to see what it uses.
+
+    Raises:
+        ValueError: when f is traced: a weight is used and its variance is not, so that it would be trained without
+            any noise (a layer that knows of no variance, or a lifted transformation that hides it); a loss that is
+            not a scalar.
+        TypeError: when f is traced: has_aux and what loss_fn returns do not fit.
+
+    Source: Kingma, Salimans, Welling, arXiv 1506.02557, section 2.2; for discrete weights Shayer, Levi,
+    Fetaya, arXiv 1710.07739.
+
+    >>> def loss_fn(mean, variance, key, x):
+    ...     noise = jax.random.normal(key, x.shape[:1])
+    ...     return jnp.mean((x @ mean + jnp.sqrt(x**2 @ variance) * noise) ** 2)
+    >>> loss = moment_loss(loss_fn)
+    >>> value, grad = jax.value_and_grad(loss)(jnp.array([0.5, -0.5]), jax.random.key(0), jnp.ones((10**5, 2)))
+    >>> print(value, grad)  # E[(w_1 + w_2)^2] = 2 + 2 mu_1 mu_2 = 1.57
+    1.57 [-0.73 0.73]
+    """
+    eps = check_number("eps", eps, ">= 0", lambda v: v >= 0)
+
+    def variance_of(x: jax.Array, mean: jax.Array) -> jax.Array:
+        # A weight whose mean is -1 or +1 in its dtype is certain. What variance it has left is too small to be of
+        # use, and the derivative of the noise's standard deviation is the larger the smaller that is.
+        return jnp.where(jnp.abs(mean) < 1, fisher_information(x), 0)
+
+    def loss_of_moments(natural: PyTree, key: jax.Array, *args: Any) -> Any:
+        mean = _expectation(natural, eps)
+        variance = jax.tree.map(variance_of, natural, mean)
+
+        def loss_only(mean: PyTree, variance: PyTree) -> jax.Array:
+            output = _checked_loss(loss_fn, has_aux, mean, variance, key, *args)
+            return output[0] if has_aux else output
+
+        of_mean, of_variance = dependence(loss_only, mean, variance)
+        for (path, mean_is_used), is_used in zip(
+            jax.tree_util.tree_leaves_with_path(of_mean), jax.tree.leaves(of_variance), strict=True
+        ):
+            if mean_is_used and not is_used:
+                raise ValueError(
+                    f"loss_fn must use the variance of each weight that it uses, got none used of {path_name(path)!r}: "
+                    "BinaryDense and BinaryConv use theirs, other layers do not, and nn.scan and nn.vmap hide it "
+                    'without variable_axes={"variance": 0} and split_rngs={"weight_noise": True}'
+                )
+        return _checked_loss(loss_fn, has_aux, mean, variance, key, *args)
+
+    return loss_of_moments
+
+
+def _expectation(natural: PyTree, eps: float) -> PyTree:
+    """The mean weights, with the derivative that relaxed ones have."""
+    return relax(natural, jax.tree.map(jnp.zeros_like, natural), temperature=1.0, eps=eps)
+
+
+def _checked_loss(loss_fn: Callable[..., Any], has_aux: bool, *args: Any) -> Any:
+    """What loss_fn returns; raises if it is no scalar, or with has_aux no pair."""
+    output = loss_fn(*args)
+    if has_aux and not (isinstance(output, tuple) and len(output) == 2):
+        raise TypeError(f"loss_fn must return a pair (loss, aux) with has_aux=True, got {type(output).__name__}")
+    loss = output[0] if has_aux else output
+    if not jax.tree_util.all_leaves([loss]):
+        raise TypeError(f"loss_fn must return a scalar, and a pair with has_aux=True, got {type(loss).__name__}")
+    if jnp.shape(loss) != ():
+        raise ValueError(f"loss_fn must return a scalar, got shape {jnp.shape(loss)}")
+    return output

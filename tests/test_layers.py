@@ -231,16 +231,16 @@ def test_gradient_under_noise_of_activations_is_that_of_all_binary_networks():
     probability = np.prod(1 / (1 + np.exp(-2 * weights * natural)), axis=1)
     expected = (probability * losses) @ (weights - np.tanh(natural))  # d log q / d lambda = w - mu
 
-    def loss_fn(mean, key):
-        variables = {"params": {"binary_kernel": mean}, "variance": {"binary_kernel": 1 - mean**2}}
+    def loss_fn(mean, variance, key):
+        variables = {"params": {"binary_kernel": mean}, "variance": {"binary_kernel": variance}}
         y = bb.BinaryDense(1).apply(variables, jnp.asarray(x), rngs={"weight_noise": key})[:, 0]
         return jnp.mean((y - target) ** 2)
 
-    loss = bb.expected_loss(loss_fn, temperature=1.0, num_samples=0)
+    loss = bb.moment_loss(loss_fn)
     with jax.enable_x64(True):
         column = jnp.asarray(natural)[:, None]
         keys = jax.random.split(jax.random.key(0), 20_000)
-        grads = np.asarray(jax.vmap(lambda k: jax.grad(loss)(column, k, k))(keys))[..., 0]
+        grads = np.asarray(jax.vmap(lambda k: jax.grad(loss)(column, k))(keys))[..., 0]
     standard_error = np.std(grads, axis=0) / np.sqrt(len(keys))
     assert np.all(np.abs(np.mean(grads, axis=0) - expected) < 6 * standard_error)
     assert np.all(6 * standard_error < 0.1 * np.abs(expected).max())  # else it would say nothing
@@ -297,3 +297,155 @@ def test_noise_in_float16_is_finite():
     y = layer.apply(variables, jnp.full((3, 5), 300.0), rngs={"weight_noise": jax.random.key(0)})
     assert y.dtype == jnp.float16
     assert np.all(np.isfinite(y))
+
+
+# Noise that would be left out -----------------------------------------------------------------------------------------
+
+
+class Block(nn.Module):
+    layer: type[nn.Module] = bb.BinaryDense
+
+    @nn.compact
+    def __call__(self, x, _=None):
+        return x + self.layer(5)(x), None
+
+
+class Scanned(nn.Module):
+    transformation: dict
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.scan(Block, length=3, **self.transformation)()(x, None)[0]
+
+
+class Mapped(nn.Module):
+    transformation: dict
+
+    @nn.compact
+    def __call__(self, x):
+        return nn.vmap(bb.BinaryDense, in_axes=None, axis_size=2, **self.transformation)(5)(x)
+
+
+class Wrapped(nn.Module):
+    wrap: str
+
+    @nn.compact
+    def __call__(self, x):
+        return getattr(nn, self.wrap)(Block)()(x)[0]
+
+
+class Attention(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.MultiHeadDotProductAttention(num_heads=1)(x[None], x[None])[0]
+
+
+AS_DOCUMENTED = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
+WITH_NOISE = {"variable_axes": {"params": 0, "variance": 0}, "split_rngs": {"params": True, "weight_noise": True}}
+BY_NAME = {"kernel": "binary"}
+
+
+def moment_loss_of(model, rules=None):
+    """The gradient of the natural parameters of fair coins, and the loss for each of several keys."""
+    natural, real = bb.partition(model.init(jax.random.key(0), X)["params"], rules)
+    natural = jax.tree.map(jnp.zeros_like, natural)
+
+    def loss_fn(mean, variance, key):
+        variables = {"params": bb.combine(mean, real), "variance": variance}
+        return jnp.mean(model.apply(variables, X, rngs={"weight_noise": key}) ** 2)
+
+    return bb.moment_loss(loss_fn), natural
+
+
+@pytest.mark.parametrize(
+    "model, rules, leaf",
+    [
+        (nn.Dense(5), BY_NAME, "'kernel'"),
+        (nn.Conv(5, (3,)), BY_NAME, "'kernel'"),
+        (Attention(), {"query/kernel": "binary"}, "'MultiHeadDotProductAttention_0/query/kernel'"),
+        (nn.Sequential([bb.BinaryDense(5), nn.LayerNorm()]), {"": "binary"}, "'layers_1/bias'"),
+        (nn.Sequential([bb.BinaryDense(5), nn.Dense(5)]), {"kernel": "binary"}, "'layers_1/kernel'"),
+        (Scanned(AS_DOCUMENTED), None, "'ScanBlock_0/BinaryDense_0/binary_kernel'"),
+        (Mapped(AS_DOCUMENTED), None, "'VmapBinaryDense_0/binary_kernel'"),
+    ],
+)
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.grad])
+def test_a_variance_that_no_layer_uses_is_refused(model, rules, leaf, wrap):
+    loss, natural = moment_loss_of(model, rules)
+    with pytest.raises(ValueError, match=f"loss_fn must use the variance of .*, got none used of {leaf}"):
+        wrap(loss)(natural, jax.random.key(1))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [bb.BinaryDense(5), Scanned(WITH_NOISE), Mapped(WITH_NOISE), Wrapped("remat"), Wrapped("jit")],
+    ids=["plain", "scan", "vmap", "remat", "jit"],
+)
+def test_a_variance_that_is_passed_on_makes_noise(model):
+    """Fair coins have mean 0: without noise every key would give the same loss."""
+    loss, natural = moment_loss_of(model)
+    values = jax.vmap(lambda key: loss(natural, key))(jax.random.split(jax.random.key(1), 20))
+    assert np.std(values) > 0.1
+
+
+def test_a_weight_that_is_not_used_needs_no_noise(key):
+    loss = bb.moment_loss(lambda mean, variance, key: mean["used"] * variance["used"])
+    natural = {"used": jnp.ones(()), "not": jnp.ones(3)}
+    assert np.isfinite(jax.jit(loss)(natural, key))
+
+
+def test_boxed_parameters_have_the_noise_of_plain_ones(key):
+    plain = bb.BinaryDense(4, kernel_init=bb.natural_initializer(1.0), use_bias=True)
+    boxed = plain.clone(kernel_init=nn.with_partitioning(bb.natural_initializer(1.0), (None, "model")))
+
+    def output(layer):
+        natural = layer.init(key, X)["params"]
+        variables = {"params": bb.bernoulli.expectation(natural), "variance": bb.bernoulli.fisher_information(natural)}
+        return layer.apply(variables, X, rngs={"weight_noise": key})
+
+    np.testing.assert_array_equal(output(boxed), output(plain))
+
+
+@pytest.mark.parametrize("setting", ["jax_numpy_rank_promotion", "jax_numpy_dtype_promotion"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_layers_leave_nothing_to_promotion(setting, dtype, key):
+    value = {"jax_numpy_rank_promotion": "raise", "jax_numpy_dtype_promotion": "strict"}[setting]
+    before = getattr(jax.config, setting)
+    jax.config.update(setting, value)
+    try:
+        for layer, x in [
+            (bb.BinaryDense(4, use_bias=True, dtype=dtype), jnp.asarray(X)),
+            (bb.BinaryConv(4, (3, 3), use_bias=True, dtype=dtype), jnp.asarray(IMAGES)),
+        ]:
+            params = layer.init(key, x)["params"]
+            variance = jax.tree.map(jnp.ones_like, params)
+            y = layer.apply({"params": params, "variance": variance}, x, rngs={"weight_noise": key})
+            assert y.dtype == dtype
+    finally:
+        jax.config.update(setting, before)
+
+
+@pytest.mark.parametrize("varying", ["images", "kernel", "both"])
+def test_gradients_of_conv_inside_shard_map_are_those_outside(varying, key):
+    """A kernel that all devices share has the sum of their gradients. (One device: what is checked is the types.)"""
+    mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+    layer = bb.BinaryConv(4, (3, 2))
+    spec, everywhere = jax.sharding.PartitionSpec("data"), jax.sharding.PartitionSpec()
+    specs = {"images": (everywhere, spec), "kernel": (spec, everywhere), "both": (spec, spec)}[varying]
+
+    def grads(kernel, x):
+        def loss(kernel, x):
+            y = layer.apply({"params": {"binary_kernel": kernel}}, x)
+            return jax.lax.pmean(jnp.mean(jnp.sin(y)), "data")
+
+        return jax.grad(loss, argnums=(0, 1))(kernel, x)
+
+    kernel, x = jnp.asarray(signs(3, 2, 3, 4)), jnp.asarray(IMAGES)
+    inside = jax.jit(jax.shard_map(grads, mesh=mesh, in_specs=specs, out_specs=specs))(kernel, x)
+
+    def outside(kernel, x):
+        y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return jnp.mean(jnp.sin(y))
+
+    for a, b in zip(inside, jax.grad(outside, argnums=(0, 1))(kernel, x), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)

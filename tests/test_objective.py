@@ -203,3 +203,69 @@ def test_scan_equals_a_loop(key):
         looped, loss = step(looped, t)
         np.testing.assert_allclose(losses[t], loss, rtol=1e-6)
     np.testing.assert_allclose(scanned, looped, rtol=1e-6)
+
+
+# By moments ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [0.0, 1.0, 5.0, 7.0])
+def test_moments_are_those_of_the_weights(scale, key):
+    """Against tanh and 1 / cosh^2 in float64, and with the derivatives of both."""
+    natural = np.linspace(-scale, scale, 9)
+    a, b = np.random.default_rng(0).normal(size=(2, 9))
+    loss = bb.moment_loss(lambda mean, variance, key: mean @ a + variance @ b)
+    value, grad = jax.value_and_grad(loss)(jnp.asarray(natural, jnp.float32), key)
+    mean, variance = np.tanh(natural), np.cosh(natural) ** -2.0
+    np.testing.assert_allclose(value, mean @ a + variance @ b, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(grad, variance * a - 2 * mean * variance * b, rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_weight_whose_mean_is_one_is_certain(dtype, key):
+    """And its gradient is that of its mean alone, whatever its variance is worth."""
+    natural = jnp.asarray([20.0, -20.0], dtype)
+    loss = bb.moment_loss(
+        lambda mean, variance, key: mean.sum().astype("float32") + 1e6 * variance.sum().astype("float32")
+    )
+    value, grad = jax.value_and_grad(loss)(natural, key)
+    assert value == 0
+    assert np.all(np.abs(np.asarray(grad, np.float64)) < 1e-9)
+
+
+def test_moment_loss_gives_auxiliary_output_and_passes_arguments_on(key):
+    def loss_fn(mean, variance, key, x, name):
+        assert name == "not an array"
+        return jnp.sum(x * (mean + variance)) + 0 * jax.random.normal(key), {"x": x}
+
+    loss = bb.moment_loss(loss_fn, has_aux=True)
+    value_and_grad = jax.value_and_grad(lambda natural, x: loss(natural, key, x, "not an array"), has_aux=True)
+    (value, aux), grad = jax.jit(value_and_grad)(jnp.zeros(3), jnp.arange(3.0))
+    assert value == 3
+    np.testing.assert_array_equal(aux["x"], np.arange(3.0))
+    np.testing.assert_array_equal(grad, np.arange(3.0))
+
+
+def test_moment_loss_works_under_vmap_and_scan(key):
+    def loss_fn(mean, variance, key, x):
+        return jnp.sum((mean * x + jnp.sqrt(variance) * jax.random.normal(key, (4,))) ** 2)
+
+    loss, natural, xs = bb.moment_loss(loss_fn), jnp.linspace(-1, 1, 4), jnp.arange(12.0).reshape(3, 4)
+    expected = [jax.grad(loss)(natural, key, x) for x in xs]
+    mapped = jax.vmap(jax.grad(loss), (None, None, 0))(natural, key, xs)
+    _, scanned = jax.lax.scan(lambda carry, x: (carry, jax.grad(loss)(natural, key, x)), None, xs)
+    np.testing.assert_allclose(mapped, expected, rtol=1e-5)
+    np.testing.assert_allclose(scanned, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "loss_fn, has_aux, error, message",
+    [
+        (lambda mean, variance, key: mean + variance, False, ValueError, r"loss_fn must return a scalar, got shape"),
+        (lambda mean, variance, key: (mean + variance).sum(), True, TypeError, r"must return a pair \(loss, aux\)"),
+        (lambda mean, variance, key: mean.sum(), False, ValueError, "must use the variance of each weight"),
+        (lambda mean, variance, key: mean.sum() + 0 * jnp.sum(jnp.ones_like(variance)), False, ValueError, "variance"),
+    ],
+)
+def test_moment_loss_refuses_what_is_no_loss_of_moments(loss_fn, has_aux, error, message, key):
+    with pytest.raises(error, match=message):
+        bb.moment_loss(loss_fn, has_aux=has_aux)(jnp.zeros(2), key)
