@@ -24,9 +24,13 @@ from bbinn_jax.partition import combine as combine
 from bbinn_jax.partition import partition as partition
 from bbinn_jax.partition import partition_table as partition_table
 from bbinn_jax.pmf import pmf as pmf
+from bbinn_jax.predictive import GaussianPrediction as GaussianPrediction
 from bbinn_jax.predictive import Prediction as Prediction
+from bbinn_jax.predictive import bernoulli_predictive as bernoulli_predictive
+from bbinn_jax.predictive import gaussian_predictive as gaussian_predictive
 from bbinn_jax.predictive import logit_average_predictive as logit_average_predictive
 from bbinn_jax.predictive import mode_predictive as mode_predictive
+from bbinn_jax.predictive import posterior_expectation as posterior_expectation
 from bbinn_jax.predictive import posterior_predictive as posterior_predictive
 from bbinn_jax.relaxation import relax as relax
 from bbinn_jax.relaxation import relaxed_sample as relaxed_sample

@@ -9,15 +9,22 @@ The uncertainty of the prediction, in nats, has two parts:
     mutual_information   their difference       epistemic: what the weights do not know
 
 Probabilities are averaged, not logits: arXiv 2002.10778, section 3.4, step 2.
+
+    classes that exclude each other    `posterior_predictive`     logits [batch, class]
+    yes or no, or several labels       `bernoulli_predictive`     one logit for each label
+    numbers                            `gaussian_predictive`      a mean and a standard deviation of the noise
+    anything else                      `posterior_expectation`    E_q of any function of the weights
 """
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.export
 import jax.numpy as jnp
 
 from bbinn_jax._checks import PyTree, check_count
+from bbinn_jax._dtypes import at_least_float32
 from bbinn_jax._mapping import over_leading_axis
 from bbinn_jax.bernoulli import mode, sample
 
@@ -32,12 +39,98 @@ class Prediction(NamedTuple):
         entropy: [batch], total uncertainty in nats, at most log(class).
         expected_entropy: [batch], aleatoric part.
         mutual_information: [batch], epistemic part, entropy - expected_entropy >= 0.
+
+    That of `bernoulli_predictive` has the probability of each label, and the three parts for each label.
     """
 
     probabilities: jax.Array
     entropy: jax.Array
     expected_entropy: jax.Array
     mutual_information: jax.Array
+
+
+class GaussianPrediction(NamedTuple):
+    """The mean and the standard deviations of a predictive distribution of numbers, in units of these.
+
+    Attributes:
+        mean: [batch, ...].
+        aleatoric_std: of the noise that the networks expect, the root of its mean variance.
+        epistemic_std: of the means of the networks, what the weights do not know.
+        std: of both together, the root of the sum of their squares.
+    """
+
+    mean: jax.Array
+    aleatoric_std: jax.Array
+    epistemic_std: jax.Array
+    std: jax.Array
+
+
+for _kind in (Prediction, GaussianPrediction):  # so that a program that returns one can be exported
+    jax.export.register_namedtuple_serialization(_kind, serialized_name=f"bbinn_jax.{_kind.__name__}")
+
+
+def posterior_expectation(
+    function: Callable[[PyTree], Any],
+    natural: PyTree,
+    key: jax.Array,
+    *,
+    num_samples: int,
+    chunk_size: int | None = None,
+) -> Any:
+    """The mean of any function of the weights over networks drawn from the posterior.
+
+    ``E_q[f(w)]  ~  1/S sum_s f(w_s),   w_s ~ q``
+
+    Args:
+        function: ``function(weights)`` gives any pytree of arrays.
+        natural: lambda, any pytree of floating-point arrays.
+        key: a `jax.random` key; sample s uses the s-th of ``split(key, num_samples)``.
+        num_samples: S >= 1, how many networks are drawn.
+        chunk_size: how many are evaluated at a time. Memory grows with it and
+            not with num_samples; the numbers do not depend on it (but for the
+            rounding of function, and for keys of another kind than threefry: "rbg"
+            draws other numbers for several networks at a time). Default: all at once.
+
+    Returns:
+        The tree that function gives, its numbers in float32 or wider.
+
+    Raises:
+        ValueError: num_samples or chunk_size below 1.
+        TypeError: num_samples or chunk_size is no integer.
+
+    >>> natural = jnp.array([0.5, -2.0])
+    >>> print(posterior_expectation(lambda w: w, natural, jax.random.key(0), num_samples=10_000))  # tanh
+    [ 0.460 -0.960]
+    """
+    num_samples = check_count("num_samples", num_samples, 1)
+    chunk_size = num_samples if chunk_size is None else check_count("chunk_size", chunk_size, 1)
+    chunk_size = min(chunk_size, num_samples)
+
+    def wide(x: Any) -> jax.Array:
+        x = jnp.asarray(x)
+        return x.astype(at_least_float32(x.dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.float32)
+
+    def of_sample(key: jax.Array) -> Any:
+        return jax.tree.map(wide, function(sample(key, natural)))
+
+    def add_one(total, value_and_counts):
+        value, counts = value_and_counts
+        return jax.tree.map(lambda t, x: jnp.where(counts, t + x, t), total, value), None
+
+    def add_chunk(total, keys_and_counts):
+        keys, counts = keys_and_counts
+        # One after the other, so that the order of summation does not depend on the chunks.
+        return jax.lax.scan(add_one, total, (over_leading_axis(of_sample)(keys), counts))
+
+    # The last chunk is filled up with samples that do not count.
+    num_chunks = -(-num_samples // chunk_size)
+    index = jnp.arange(num_chunks * chunk_size).reshape(num_chunks, chunk_size)
+    keys = jax.random.split(key, num_samples)[jnp.minimum(index, num_samples - 1)]
+
+    # zeros_like: they are divided over devices as the values are
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(of_sample, key))
+    total, _ = jax.lax.scan(add_chunk, zeros, (keys, index < num_samples))
+    return jax.tree.map(lambda x: x / num_samples, total)
 
 
 def posterior_predictive(
@@ -52,14 +145,11 @@ def posterior_predictive(
     """Averages the class probabilities of networks drawn from the posterior.
 
     Args:
-        apply_fn: ``apply_fn(weights, inputs)`` gives logits [batch, class].
+        apply_fn: ``apply_fn(weights, inputs)`` gives logits [batch, class] of classes that exclude each
+            other: they go through a softmax. For labels that do not, take `bernoulli_predictive`.
         natural: lambda, any pytree of floating-point arrays.
-        key: a `jax.random` key; sample s uses the s-th of ``split(key, num_samples)``.
+        key, num_samples, chunk_size: as in `posterior_expectation`.
         inputs: a batch, as apply_fn takes it.
-        num_samples: S >= 1, how many networks are drawn.
-        chunk_size: how many are evaluated at a time. Memory grows with it and
-            not with num_samples; the numbers do not depend on it (but for the
-            rounding of apply_fn). Default: all at once.
 
     Returns:
         A `Prediction`.
@@ -79,8 +169,8 @@ def posterior_predictive(
         p = jax.nn.softmax(_logits(apply_fn, weights, inputs))
         return p, _entropy(p)
 
-    probabilities, expected_entropy = _mean_over_samples(predict, natural, key, num_samples, chunk_size)
-    return mixture(probabilities, expected_entropy)
+    expectation = posterior_expectation(predict, natural, key, num_samples=num_samples, chunk_size=chunk_size)
+    return mixture(*expectation)
 
 
 def mixture(probabilities: jax.Array, expected_entropy: jax.Array) -> Prediction:
@@ -95,6 +185,111 @@ def mixture(probabilities: jax.Array, expected_entropy: jax.Array) -> Prediction
     """
     entropy = _entropy(probabilities)
     return Prediction(probabilities, entropy, expected_entropy, jnp.maximum(entropy - expected_entropy, 0))
+
+
+def bernoulli_predictive(
+    apply_fn: ApplyFn,
+    natural: PyTree,
+    key: jax.Array,
+    inputs: jax.Array,
+    *,
+    num_samples: int,
+    chunk_size: int | None = None,
+) -> Prediction:
+    """Averages the probabilities of labels that are on or off, each by itself.
+
+    ``p(y = 1 | x) = E_q[sigmoid(f(x, w))]``
+
+    Args:
+        apply_fn: ``apply_fn(weights, inputs)`` gives logits: one for each example, [batch] or [batch, 1], or
+            one for each of several labels that do not exclude each other, [batch, label].
+        natural: lambda, any pytree of floating-point arrays.
+        key, num_samples, chunk_size: as in `posterior_expectation`.
+        inputs: a batch, as apply_fn takes it.
+
+    Returns:
+        A `Prediction` whose four arrays have the shape of the logits: the probability that each label is on,
+        and the parts of the entropy of each label in nats, at most log(2).
+
+    Raises:
+        ValueError: num_samples or chunk_size below 1, or logits that are neither [batch] nor [batch, label].
+
+    >>> apply_fn = lambda w, x: x @ w
+    >>> x = 4 * jnp.eye(2)                    # the first weight is certain, the second is not
+    >>> p = bernoulli_predictive(apply_fn, jnp.array([9.0, 0.0]), jax.random.key(0), x, num_samples=1000)
+    >>> print(p.probabilities, p.mutual_information)
+    [0.98 0.5] [0. 0.6]
+    """
+
+    def predict(weights: PyTree) -> tuple[jax.Array, jax.Array]:
+        logits = jnp.asarray(apply_fn(weights, inputs))
+        if logits.ndim not in (1, 2):
+            raise ValueError(f"apply_fn must return logits [batch] or [batch, label], got shape {logits.shape}")
+        logits = logits.astype(at_least_float32(logits.dtype))
+        p = jax.nn.sigmoid(logits)
+        return p, p * jax.nn.softplus(-logits) + jax.nn.sigmoid(-logits) * jax.nn.softplus(logits)
+
+    probabilities, expected_entropy = posterior_expectation(
+        predict, natural, key, num_samples=num_samples, chunk_size=chunk_size
+    )
+    entropy = _entropy(jnp.stack([probabilities, 1 - probabilities], axis=-1))
+    return Prediction(probabilities, entropy, expected_entropy, jnp.maximum(entropy - expected_entropy, 0))
+
+
+def gaussian_predictive(
+    apply_fn: Callable[[PyTree, jax.Array], tuple[jax.Array, jax.Array]],
+    natural: PyTree,
+    key: jax.Array,
+    inputs: jax.Array,
+    *,
+    num_samples: int,
+    chunk_size: int | None = None,
+) -> GaussianPrediction:
+    """The mean and the standard deviation of a number, of networks drawn from the posterior.
+
+    ``Var[y] = E_q[std(x, w)^2] + Var_q[mean(x, w)]``, the law of total variance
+
+    Args:
+        apply_fn: ``apply_fn(weights, inputs)`` gives a pair: the mean, [batch] or [batch, output], and the
+            standard deviation of the noise, an array that broadcasts to it, or a number.
+        natural: lambda, any pytree of floating-point arrays.
+        key, num_samples, chunk_size: as in `posterior_expectation`.
+        inputs: a batch, as apply_fn takes it.
+
+    Returns:
+        A `GaussianPrediction`: the moments of the mixture of the S networks (its variance is a sum over S,
+        so one network has no epistemic part).
+
+    Raises:
+        ValueError: num_samples or chunk_size below 1.
+        TypeError: apply_fn does not give a pair.
+
+    >>> apply_fn = lambda w, x: (x @ w, 0.5)
+    >>> x = jnp.eye(2)                        # the first weight is certain, the second is not
+    >>> p = gaussian_predictive(apply_fn, jnp.array([9.0, 0.0]), jax.random.key(0), x, num_samples=1000)
+    >>> print(p.mean, p.aleatoric_std, p.epistemic_std, p.std)
+    [1. 0.] [0.5 0.5] [0. 1.] [0.5 1.1]
+    """
+
+    def moments(weights: PyTree) -> tuple[jax.Array, jax.Array]:
+        output = apply_fn(weights, inputs)
+        if not (isinstance(output, tuple | list) and len(output) == 2):
+            raise TypeError(f"apply_fn must return a pair (mean, std), got {type(output).__name__}")
+        mean, std = (jnp.asarray(x) for x in output)
+        return mean.astype(at_least_float32(mean.dtype)), std.astype(at_least_float32(std.dtype))
+
+    # Around the mean of one network: far from 0 the squares of the means themselves would cancel.
+    center, _ = moments(mode(natural))
+
+    def central_moments(weights: PyTree) -> tuple[jax.Array, jax.Array, jax.Array]:
+        mean, std = moments(weights)
+        return mean - center, (mean - center) ** 2, jnp.broadcast_to(std**2, mean.shape)
+
+    shift, square, noise = posterior_expectation(
+        central_moments, natural, key, num_samples=num_samples, chunk_size=chunk_size
+    )
+    spread = jnp.maximum(square - shift**2, 0)
+    return GaussianPrediction(center + shift, jnp.sqrt(noise), jnp.sqrt(spread), jnp.sqrt(noise + spread))
 
 
 def logit_average_predictive(
@@ -118,7 +313,9 @@ def logit_average_predictive(
     >>> print(p.probabilities[:, 0])
     [0.88 0.54]
     """
-    logits = _mean_over_samples(lambda w: _logits(apply_fn, w, inputs), natural, key, num_samples, chunk_size)
+    logits = posterior_expectation(
+        lambda w: _logits(apply_fn, w, inputs), natural, key, num_samples=num_samples, chunk_size=chunk_size
+    )
     return _prediction_of_one(logits)
 
 
@@ -143,43 +340,15 @@ def mode_predictive(apply_fn: ApplyFn, natural: PyTree, inputs: jax.Array) -> Pr
     return _prediction_of_one(_logits(apply_fn, mode(natural), inputs))
 
 
-def _mean_over_samples(
-    function: Callable[[PyTree], Any], natural: PyTree, key: jax.Array, num_samples: int, chunk_size: int | None
-) -> Any:
-    """The mean of a function of sampled weights, a pytree of arrays; see `posterior_predictive`."""
-    check_count("num_samples", num_samples, 1)
-    chunk_size = num_samples if chunk_size is None else chunk_size
-    check_count("chunk_size", chunk_size, 1)
-    chunk_size = min(chunk_size, num_samples)
-
-    def of_sample(key: jax.Array) -> Any:
-        return function(sample(key, natural))
-
-    def add_one(total, value_and_counts):
-        value, counts = value_and_counts
-        return jax.tree.map(lambda t, x: jnp.where(counts, t + x, t), total, value), None
-
-    def add_chunk(total, keys_and_counts):
-        keys, counts = keys_and_counts
-        # One after the other, so that the order of summation does not depend on the chunks.
-        return jax.lax.scan(add_one, total, (over_leading_axis(of_sample)(keys), counts))
-
-    # The last chunk is filled up with samples that do not count.
-    num_chunks = -(-num_samples // chunk_size)
-    index = jnp.arange(num_chunks * chunk_size).reshape(num_chunks, chunk_size)
-    keys = jax.random.split(key, num_samples)[jnp.minimum(index, num_samples - 1)]
-
-    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_sample, key))
-    total, _ = jax.lax.scan(add_chunk, zeros, (keys, index < num_samples))
-    return jax.tree.map(lambda x: x / num_samples, total)
-
-
 def _logits(apply_fn: ApplyFn, weights: PyTree, inputs: jax.Array) -> jax.Array:
     """[batch, class] in float32 or wider."""
-    logits = apply_fn(weights, inputs)
+    logits = jnp.asarray(apply_fn(weights, inputs))
     if logits.ndim != 2 or logits.shape[1] < 2:
-        raise ValueError(f"apply_fn must return logits [batch, class >= 2], got shape {logits.shape}")
-    return logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
+        raise ValueError(
+            f"apply_fn must return logits [batch, class >= 2], got shape {logits.shape}: "
+            "bernoulli_predictive takes one logit, or one for each label, and gaussian_predictive takes numbers"
+        )
+    return logits.astype(at_least_float32(logits.dtype))
 
 
 def _prediction_of_one(logits: jax.Array) -> Prediction:

@@ -211,3 +211,174 @@ def test_entropy_of_a_certain_prediction_has_a_gradient(key):
         return jnp.sum(bb.posterior_predictive(network, jnp.full(3, 9.0), key, x, num_samples=4).entropy)
 
     assert np.all(np.isfinite(jax.grad(total_entropy)(60 * jnp.eye(3))))
+
+
+# Other outputs --------------------------------------------------------------------------------------------------------
+
+
+def networks(num_samples, key, natural):
+    """The sampled networks, one by one."""
+    return [np.asarray(bb.sample(k, natural), np.float64) for k in jax.random.split(key, num_samples)]
+
+
+MATRIX = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
+INPUTS = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 1, 3, np.uint8(7)])
+@pytest.mark.parametrize("num_samples", [1, 7, np.uint8(200), np.int8(127)])
+def test_expectation_of_any_tree_is_the_mean_over_samples(num_samples, chunk_size, key):
+    def function(weights):
+        return {"weights": weights, "count": (weights > 0).sum(), "any": [(weights > 0).any()], "none": None}
+
+    result = bb.posterior_expectation(function, MATRIX, key, num_samples=num_samples, chunk_size=chunk_size)
+    sampled = networks(int(num_samples), key, MATRIX)
+    np.testing.assert_allclose(result["weights"], np.mean(sampled, axis=0), atol=1e-6)
+    np.testing.assert_allclose(result["count"], np.mean([(w > 0).sum() for w in sampled]), rtol=1e-5)
+    assert result["any"][0] == 1
+    assert {x.dtype for x in jax.tree.leaves(result)} == {jnp.dtype("float32")}
+
+
+def test_expectation_in_half_precision_is_summed_in_float32(key):
+    """1 + 2^-8 a thousand times: a sum in bfloat16 would stop at 256."""
+    function = lambda w: jnp.full(2, 1 + 2**-7, jnp.bfloat16)  # noqa: E731
+    mean = bb.posterior_expectation(function, MATRIX, key, num_samples=1000, chunk_size=1)
+    np.testing.assert_allclose(mean, 1 + 2**-7, rtol=1e-5)
+
+
+@pytest.mark.parametrize("shape", ["[batch]", "[batch, 1]", "[batch, label]"])
+def test_bernoulli_predictive_is_that_of_each_label(shape, key):
+    def apply_fn(weights, inputs):
+        logits = 3 * inputs @ weights
+        return {"[batch]": logits[:, 0], "[batch, 1]": logits[:, :1], "[batch, label]": logits}[shape]
+
+    p = bb.bernoulli_predictive(apply_fn, MATRIX, key, INPUTS, num_samples=9, chunk_size=2)
+    of_each = np.array([1 / (1 + np.exp(-apply_fn(w, INPUTS.astype(float)))) for w in networks(9, key, MATRIX)])
+
+    def entropy(p):
+        return -p * np.log(p) - (1 - p) * np.log1p(-p)
+
+    mean = of_each.mean(axis=0)
+    np.testing.assert_allclose(p.probabilities, mean, rtol=1e-5)
+    np.testing.assert_allclose(p.entropy, entropy(mean), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(p.expected_entropy, entropy(of_each).mean(axis=0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(p.mutual_information, p.entropy - p.expected_entropy, atol=1e-6)
+
+
+@pytest.mark.parametrize("logit", [100.0, -100.0, 20.0, 0.0])
+def test_bernoulli_predictive_of_sure_networks_is_finite_and_its_gradient_too(logit, key):
+    def entropy(x):
+        p = bb.bernoulli_predictive(lambda w, x: x, MATRIX, key, x, num_samples=2)
+        return jnp.sum(p.expected_entropy + p.entropy)
+
+    value, grad = jax.value_and_grad(entropy)(jnp.full(3, logit))
+    expected = np.log1p(np.exp(-abs(logit))) + abs(logit) / (1 + np.exp(abs(logit)))
+    np.testing.assert_allclose(value, 6 * expected, rtol=2e-2, atol=1e-6)
+    assert np.isfinite(grad).all()
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e4])
+def test_gaussian_predictive_is_the_law_of_total_variance(offset, key):
+    """Far from 0 as well, where squares of means in float32 would lose the spread."""
+
+    def apply_fn(weights, inputs):
+        return offset + 0.01 * (inputs @ weights), abs(inputs[:, :1]) + 0.01 * abs(weights[0, 0])
+
+    p = bb.gaussian_predictive(apply_fn, MATRIX, key, INPUTS, num_samples=50, chunk_size=7)
+    means, stds = map(
+        np.array, zip(*(apply_fn(w, INPUTS.astype(float)) for w in networks(50, key, MATRIX)), strict=True)
+    )
+    epistemic, aleatoric = means.std(axis=0), np.broadcast_to(np.sqrt((stds**2).mean(axis=0)), means.shape[1:])
+    rounding = 2e-6 * (1 + offset)  # of the networks themselves: a float32 at 1e4 has steps of 1e-3
+    np.testing.assert_allclose(p.mean, means.mean(axis=0), rtol=1e-6, atol=rounding)
+    np.testing.assert_allclose(p.epistemic_std, epistemic, rtol=1e-3, atol=rounding)
+    np.testing.assert_allclose(p.aleatoric_std, aleatoric, rtol=1e-5)
+    np.testing.assert_allclose(p.std, np.hypot(epistemic, aleatoric), rtol=1e-3)
+
+
+def test_gaussian_predictive_takes_one_number_for_the_noise_and_one_network_has_no_epistemic_part(key):
+    p = bb.gaussian_predictive(lambda w, x: (x @ w, 0.5), MATRIX, key, INPUTS, num_samples=1)
+    np.testing.assert_array_equal(p.aleatoric_std, np.full((5, 3), 0.5))
+    np.testing.assert_allclose(p.epistemic_std, np.zeros((5, 3)), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "predict, apply_fn, error, message",
+    [
+        (bb.posterior_predictive, lambda w, x: (x @ w)[:, :1], ValueError, "bernoulli_predictive takes one logit"),
+        (bb.posterior_predictive, lambda w, x: (x @ w)[:, 0], ValueError, "gaussian_predictive takes numbers"),
+        (bb.logit_average_predictive, lambda w, x: (x @ w)[:, :1], ValueError, "bernoulli_predictive"),
+        (bb.bernoulli_predictive, lambda w, x: (x @ w)[None], ValueError, r"\[batch, label\], got shape \(1, 5, 3\)"),
+        (bb.gaussian_predictive, lambda w, x: x @ w, TypeError, r"apply_fn must return a pair \(mean, std\), got"),
+    ],
+)
+def test_outputs_of_another_kind_are_refused_in_one_line(predict, apply_fn, error, message, key):
+    with pytest.raises(error, match=message) as caught:
+        predict(apply_fn, MATRIX, key, INPUTS, num_samples=2)
+    assert "\n" not in str(caught.value)
+
+
+PREDICTIVES = {
+    "posterior": (bb.posterior_predictive, lambda w, x: x @ w),
+    "logit average": (bb.logit_average_predictive, lambda w, x: x @ w),
+    "bernoulli": (bb.bernoulli_predictive, lambda w, x: x @ w),
+    "gaussian": (bb.gaussian_predictive, lambda w, x: (x @ w, jnp.abs(x[:, :1]))),
+}
+
+
+@pytest.mark.parametrize("name", PREDICTIVES)
+@pytest.mark.parametrize("check_vma", [True, False])
+def test_predictives_work_inside_shard_map(name, check_vma, key):
+    """One device: what is checked is the types of what differs between devices."""
+    predict, apply_fn = PREDICTIVES[name]
+    mesh = jax.make_mesh((1,), ("batch",), axis_types=(jax.sharding.AxisType.Auto,))
+    spec = jax.sharding.PartitionSpec("batch")
+
+    def of_part(x):
+        return predict(apply_fn, MATRIX, key, x, num_samples=5, chunk_size=2)
+
+    inside = jax.jit(jax.shard_map(of_part, mesh=mesh, in_specs=spec, out_specs=spec, check_vma=check_vma))(INPUTS)
+    for a, b in zip(inside, of_part(INPUTS), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PREDICTIVES)
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_predictives_take_inputs_on_an_explicit_mesh(name, wrap, key):
+    predict, apply_fn = PREDICTIVES[name]
+    mesh = jax.make_mesh((1,), ("batch",), axis_types=(jax.sharding.AxisType.Explicit,))
+    x = jax.device_put(INPUTS, jax.NamedSharding(mesh, jax.sharding.PartitionSpec("batch")))
+
+    def of(x):
+        return predict(apply_fn, MATRIX, key, x, num_samples=5, chunk_size=2)
+
+    expected = of(INPUTS)
+    with jax.set_mesh(mesh):
+        divided = wrap(of)(x)
+    for a, b in zip(divided, expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", PREDICTIVES)
+@pytest.mark.parametrize("setting", [("jax_numpy_rank_promotion", "raise"), ("jax_numpy_dtype_promotion", "strict")])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_predictives_leave_nothing_to_promotion(name, setting, dtype, key):
+    predict, apply_fn = PREDICTIVES[name]
+    before = getattr(jax.config, setting[0])
+    natural, inputs = MATRIX.astype(dtype), jnp.asarray(INPUTS, dtype)
+    jax.config.update(*setting)
+    try:
+        result = predict(apply_fn, natural, key, inputs, num_samples=3)
+    finally:
+        jax.config.update(setting[0], before)
+    assert {x.dtype for x in result} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("name", PREDICTIVES)
+def test_predictions_of_an_exported_program_come_back(name, key):
+    pytest.importorskip("flatbuffers", reason="jax.export needs it to write a program")
+    predict, apply_fn = PREDICTIVES[name]
+    program = jax.jit(lambda natural, key, x: predict(apply_fn, natural, key, x, num_samples=3))
+    kept = jax.export.export(program)(MATRIX, key, INPUTS).serialize()
+    read = jax.export.deserialize(kept).call(MATRIX, key, INPUTS)
+    assert type(read) is type(program(MATRIX, key, INPUTS))
