@@ -168,12 +168,13 @@ def compile_and_run(fn: Callable[..., Any], *args: Any) -> tuple[Any, dict[str, 
 def write_metrics(folder: Path, posterior: Fit, ste: Fit, every: int = 100) -> None:
     """Writes a line for every 100th step and the last to metrics.jsonl.
 
-    Ends the program if a loss was not finite: what it left behind is of no use.
+    Raises:
+        FloatingPointError: a loss was not finite, and so what it left behind is of no use.
     """
     for name, losses in (("bayesbinn", posterior.loss), ("ste", ste.loss)):
         if not np.all(np.isfinite(losses)):
             step = 1 + int(np.argmin(np.isfinite(losses)))
-            raise SystemExit(f"error: the loss of {name} is not finite in step {step}; {folder} holds no results")
+            raise FloatingPointError(f"the loss of {name} is not finite in step {step}")
     num_steps = len(posterior.loss)
     runs.append_metrics(
         folder,

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
@@ -14,7 +13,6 @@ from matplotlib.ticker import MaxNLocator
 from bbinn_jax import Prediction, metrics
 from experiments.data import Dataset
 
-matplotlib.use("Agg")
 BLUE, ORANGE, GREY, RED = "#3465a4", "#e07b00", "#8a8d88", "#c0282d"
 
 

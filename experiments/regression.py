@@ -10,7 +10,6 @@ mode and the mean of a posterior that the Bayesian learning rule has learned. Ev
 figure. Source: arXiv 2002.10778, figure 3.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -78,12 +77,13 @@ class Data(NamedTuple):
     gap: np.ndarray  # of the inputs, from and to
 
 
+@cli.command
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The command line; returns what results.json holds."""
     config = cli.parse(Config, PRESETS, (), "python -m experiments.regression", argv)
     out = config.out or Path("runs") / f"{EXPERIMENT}-{config.preset}-{config.seed}"
     with cli.user_errors():
-        runs.check_free(out, overwrite=config.overwrite, resume=False)
+        runs.check(out, EXPERIMENT, config)
         for name in ("num_train", "noise"):
             if config.data is not None and getattr(config, name) != getattr(PRESETS[config.preset](), name):
                 raise ValueError(f"{name} is of generated pairs, got {getattr(config, name)!r} together with data")
@@ -216,9 +216,9 @@ def run(
     for name, chosen in (("near", ~outside & ~in_gap), ("gap", in_gap), ("far", outside)):
         results[f"{name}_std_mean"] = float(on_line["std"][chosen].mean()) if chosen.any() else None
     figure = plots.regression(out / "figure.png", results, data.line, on_line, data.inputs, data.targets)
-    runs.write_json(out / "results.json", results)
+    results = runs.write_results(out, results)
     write_results(results)
-    console.write(f"figure:  {figure}\nresults: {out / 'results.json'}")
+    console.write(f"figure:  {figure}", f"results: {out / 'results.json'}")
     return results
 
 
@@ -239,7 +239,4 @@ def write_results(results: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command starts again")
+    main()

@@ -9,7 +9,6 @@ Every field of `Config` is a flag. The run folder holds config.json, metrics.jso
 results.json and a figure. Source: arXiv 2002.10778, figure 2.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,12 +48,13 @@ class Data(NamedTuple):
     labels: jax.Array
 
 
+@cli.command
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The command line; returns what results.json holds."""
     config = cli.parse(Config, PRESETS, (), "python -m experiments.two_moons", argv)
     out = config.out or Path("runs") / f"{EXPERIMENT}-{config.preset}-{config.seed}"
     with cli.user_errors():
-        runs.check_free(out, overwrite=config.overwrite, resume=False)
+        runs.check(out, EXPERIMENT, config)
         train, test = (moons(config, n, stream) for stream, n in enumerate((config.num_train, NUM_TEST)))
         model = networks.TanhMLP(config.hidden)
         shapes = jax.eval_shape(model.init, jax.random.key(0), train.points)["params"]
@@ -134,9 +134,9 @@ def run(
     }
     probabilities = {name: p.probabilities[:, 1].reshape(distance.shape) for name, p in on_plane.items()}
     figure = plots.two_moons(out / "figure.png", results, x, y, probabilities, distance > FAR, *train)
-    runs.write_json(out / "results.json", results)
+    results = runs.write_results(out, results)
     write_results(results)
-    console.write(f"figure:  {figure}\nresults: {out / 'results.json'}")
+    console.write(f"figure:  {figure}", f"results: {out / 'results.json'}")
     return results
 
 
@@ -163,7 +163,4 @@ def write_results(results: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command starts again")
+    main()

@@ -11,7 +11,6 @@ validation images, and asked to tell test images from foreign ones. The networks
 
 import dataclasses
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -69,6 +68,7 @@ CONFIGS: dict[str, Callable[[], Config]] = {name: partial(Config, preset=name) f
 Answers = dict[str, bb.Prediction]  # of a predictor, by the title of the images
 
 
+@cli.command
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The command line; returns what results.json holds."""
     config = cli.parse(Config, CONFIGS, (), "python -m experiments.uncertainty", argv)
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             return results
         dataset = data.load(config.preset)
         foreign = foreign_images(dataset, config.preset, jax.random.key(0))
-        lock = runs.start(out, EXPERIMENT, config, resume=config.resume)
+        lock = runs.start(out, EXPERIMENT, config)
     with lock:
         return run(config, dataset, foreign, out)
 
@@ -129,9 +129,9 @@ def run(config: Config, dataset: data.Dataset, foreign: dict[str, jax.Array], ou
     ]
     title = f"{config.preset}: what binary networks know of what they do not know, seed {config.seed}"
     figure = plots.uncertainty(out / "figure.png", title, shown, test.labels)
-    runs.write_json(out / "results.json", results)
+    results = runs.write_results(out, results)
     write_results(results, list(rows[0]), list(foreign))
-    console.write(f"figure:  {figure}\nresults: {out / 'results.json'}")
+    console.write(f"figure:  {figure}", f"results: {out / 'results.json'}")
     return results
 
 
@@ -255,7 +255,4 @@ def write_results(results: dict[str, Any], predictors: list[str], foreign: list[
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command with --resume continues with the network that it was at")
+    main()

@@ -152,7 +152,7 @@ def test_folder_with_the_config_of_another_program_is_left_alone(tmp_path, capsy
 
 def test_folder_of_a_run_that_goes_on_is_refused(tmp_path, capsys):
     with runs.start(tmp_path / "run", "image_classification", Config()):
-        runs.append_metrics(tmp_path / "run", {"epoch": 1})
+        runs.append_metrics(tmp_path / "run", [{"epoch": 1}])
         with pytest.raises(SystemExit):
             main([*QUICK, "--out", str(tmp_path / "run")])
     assert "in use" in capsys.readouterr().err
