@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from experiments.ranges import check_range, check_widths
+from experiments.ranges import LARGEST, check_ranges, check_widths
 
 PartName = Literal["step", "epoch", "sampling", "predictive", "seeds", "width", "batch", "devices"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
@@ -58,16 +58,18 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field out of its range."""
-        for name, low, high in (
-            ("seed", 0, 2**32 - 1),
-            ("seconds", 0, None),
-            ("min_rounds", 2, None),
-            ("batch_size", 2, None),
-            ("epoch_steps", 1, None),
-            ("num_weights", 1, 2**31 - 1),
-            ("max_gigabytes", 0, None),
-        ):
-            check_range(self, name, low, high)
+        check_ranges(
+            self,
+            (
+                ("seed", 0, 2**32 - 1),
+                ("seconds", 0, None),
+                ("min_rounds", 2, LARGEST),
+                ("batch_size", 2, LARGEST),
+                ("epoch_steps", 1, LARGEST),
+                ("num_weights", 1, LARGEST),
+                ("max_gigabytes", 0, None),
+            ),
+        )
         check_widths(self, "hidden")
         check_widths(self, "small_hidden")
         for name, least in (
@@ -79,8 +81,8 @@ class Config:
             ("device_counts", 1),
         ):
             values = getattr(self, name)
-            if not values or min(values) < least or len(set(values)) < len(values):
-                raise ValueError(f"{name} must be different numbers of at least {least}, got {values!r}")
+            if not values or min(values) < least or max(values) > LARGEST or len(set(values)) < len(values):
+                raise ValueError(f"{name} must be different numbers between {least} and {LARGEST}, got {values!r}")
         if not self.parts or len(set(self.parts)) < len(self.parts):
             raise ValueError(f"parts must be one or more, each once, got {self.parts!r}")
         for count in self.device_counts if "devices" in self.parts else ():

@@ -127,10 +127,11 @@ def command(main: Main) -> Main:
             raise SystemExit(1) from None
         except Exception as error:
             of_jax = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")  # too little memory, as a rule
-            if not (of_jax or isinstance(error, OSError | MemoryError | FloatingPointError)):
+            if not (of_jax or isinstance(error, OSError | MemoryError | FloatingPointError | OverflowError)):
                 raise
             memory = ["out of memory"] if isinstance(error, MemoryError) else []
-            text = "; ".join([*memory, first_line(error), *getattr(error, "__notes__", ())])
+            notes = [note for note in getattr(error, "__notes__", ()) if "\n" not in note]  # those of JAX are pages
+            text = "; ".join([*memory, first_line(error), *notes])
             raise SystemExit(f"error: {printable(text)}") from error
 
     return ending  # type: ignore[return-value]

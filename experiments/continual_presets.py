@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from experiments import methods
-from experiments.ranges import check_range, check_widths
+from experiments.ranges import (
+    BELOW_ONE,
+    LARGEST,
+    MOST_EPOCHS,
+    MOST_EVAL_SAMPLES,
+    MOST_SAMPLES,
+    MOST_SEEDS,
+    check_ranges,
+    check_widths,
+)
 
 MethodName = Literal["bayesbinn", "ste", "bop", "bimu"]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
@@ -134,32 +143,34 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field out of its range (the library checks its own arguments)."""
-        for name, low, high in (
-            ("tasks", 1, 10_000),
-            ("epochs", 1, None),
-            ("stop_after_tasks", 1, self.tasks),
-            ("batch_size", 1, None),
-            ("train_images", 1, None),
-            ("eval_images", 1, None),
-            ("eval_samples", 1, None),
-            ("curve_points", 1, None),
-            ("curve_samples", 1, None),
-            ("seed", 0, 2**32 - 1),
-            ("seeds", 1, 2**32 - self.seed),
-            ("batch_norm_decay", 0, 1),
-            ("batch_norm_eps", 0, None),
-            ("batch_norm_images", 50, None),  # a variance needs some
-            ("learning_rate", 0, None),
-            ("later_rate_factor", 0, None),
-            ("real_learning_rate", 0, None),
-            ("train_set_factor", 0, None),
-            ("init_scale", 0, None),
-        ):
-            check_range(self, name, low, high)
-        if self.final_temperature is not None and not 0 < self.final_temperature < float("inf"):
-            raise ValueError(f"final_temperature must be finite and above 0, got {self.final_temperature!r}")
-        if not 0 <= self.validation_fraction < 1:
-            raise ValueError(f"validation_fraction must be in [0, 1), got {self.validation_fraction!r}")
+        check_ranges(
+            self,
+            (
+                ("tasks", 1, 10_000),
+                ("epochs", 1, MOST_EPOCHS),
+                ("stop_after_tasks", 1, self.tasks),
+                ("batch_size", 1, LARGEST),
+                ("train_images", 1, LARGEST),
+                ("eval_images", 1, LARGEST),
+                ("eval_samples", 1, MOST_EVAL_SAMPLES),
+                ("num_samples", 0, MOST_SAMPLES),
+                ("curve_points", 1, 10_000),
+                ("curve_samples", 1, MOST_EVAL_SAMPLES),
+                ("seed", 0, 2**32 - 1),
+                ("seeds", 1, min(MOST_SEEDS, 2**32 - self.seed)),
+                ("batch_norm_decay", *BELOW_ONE),
+                ("batch_norm_eps", 0, None),
+                ("batch_norm_images", 50, LARGEST),  # a variance needs some
+                ("learning_rate", 0, None),
+                ("later_rate_factor", 0, None),
+                ("real_learning_rate", 0, None),
+                ("train_set_factor", 0, 1e6),
+                ("init_scale", 0, None),
+                ("momentum", *BELOW_ONE),
+                ("final_temperature", 0, None, 0),
+                ("validation_fraction", *BELOW_ONE),
+            ),
+        )
         check_widths(self, "hidden")
         if self.overwrite and self.resume:
             raise ValueError("resume must not be given together with overwrite, got both")

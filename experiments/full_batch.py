@@ -20,7 +20,7 @@ import optax
 
 import bbinn_jax as bb
 from experiments import runs
-from experiments.ranges import check_range, check_widths
+from experiments.ranges import BELOW_ONE, MOST_SAMPLES, check_ranges, check_widths
 
 
 @dataclass(frozen=True)
@@ -63,17 +63,21 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field out of its range (the library checks its own arguments)."""
-        for name, low, high in (
-            ("seed", 0, 2**32 - 1),
-            ("num_train", 10, 100_000),
-            ("steps", 1, 10_000_000),
-            ("eval_samples", 2, 1_000_000),
-            ("noise", 0, None),
-            ("learning_rate", 0, None),
-            ("ste_learning_rate", 0, None),
-            ("init_scale", 0, None),
-        ):
-            check_range(self, name, low, high)
+        check_ranges(
+            self,
+            (
+                ("seed", 0, 2**32 - 1),
+                ("num_train", 10, 100_000),
+                ("steps", 1, 10_000_000),
+                ("eval_samples", 2, MOST_SAMPLES),
+                ("num_samples", 0, MOST_SAMPLES),
+                ("noise", 0, 1e6),
+                ("learning_rate", 0, None),
+                ("ste_learning_rate", 0, None),
+                ("init_scale", 0, None),
+                ("momentum", *BELOW_ONE),
+            ),
+        )
         check_widths(self, "hidden")
 
 
@@ -175,6 +179,9 @@ def write_metrics(folder: Path, posterior: Fit, ste: Fit, every: int = 100) -> N
         if not np.all(np.isfinite(losses)):
             step = 1 + int(np.argmin(np.isfinite(losses)))
             raise FloatingPointError(f"the loss of {name} is not finite in step {step}")
+    for name, trained in (("bayesbinn", posterior), ("ste", ste)):
+        if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(trained.params)):
+            raise FloatingPointError(f"a parameter of {name} is not finite after the last step")
     num_steps = len(posterior.loss)
     runs.append_metrics(
         folder,

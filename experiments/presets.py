@@ -7,7 +7,16 @@ import dataclasses
 from pathlib import Path
 from typing import Literal, get_args
 
-from experiments.ranges import check_range, check_widths
+from experiments.ranges import (
+    BELOW_ONE,
+    LARGEST,
+    MOST_EPOCHS,
+    MOST_EVAL_SAMPLES,
+    MOST_SAMPLES,
+    MOST_SEEDS,
+    check_ranges,
+    check_widths,
+)
 
 MethodName = Literal["bayesbinn", "ste", "bop", "pmf", "full_precision"]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
@@ -112,37 +121,39 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field out of its range (the library checks its own arguments)."""
-        for name, low, high in (
-            ("epochs", 1, None),
-            ("stop_after_epochs", 1, self.epochs),
-            ("batch_size", 1, None),
-            ("eval_samples", 1, None),
-            ("train_images", 1, None),
-            ("eval_images", 1, None),
-            ("batch_norm_images", 0, None),
-            ("seed", 0, 2**32 - 1),
-            ("split_seed", 0, 2**32 - 1),
-            ("seeds", 1, 2**32 - self.seed),
-            ("checkpoint_seconds", 0, None),
-            ("data_parallel", 1, None),
-            ("sample_parallel", 1, None),
-            ("num_processes", 1, None),
-            ("process_id", 0, None),
-            ("train_set_factor", 1, None),
-            ("batch_norm_eps", 0, None),
-            ("final_beta", 1, None),
-            ("learning_rate", 0, None),
-            ("real_learning_rate", 0, None),
-            ("init_scale", 0, None),
-            ("batch_norm_decay", 0, 1),
-        ):
-            check_range(self, name, low, high)
+        check_ranges(
+            self,
+            (
+                ("epochs", 1, MOST_EPOCHS),
+                ("stop_after_epochs", 1, self.epochs),
+                ("batch_size", 1, LARGEST),
+                ("eval_samples", 1, MOST_EVAL_SAMPLES),
+                ("num_samples", 0, MOST_SAMPLES),
+                ("train_images", 1, LARGEST),
+                ("eval_images", 1, LARGEST),
+                ("batch_norm_images", 0, LARGEST),
+                ("seed", 0, 2**32 - 1),
+                ("split_seed", 0, 2**32 - 1),
+                ("seeds", 1, min(MOST_SEEDS, 2**32 - self.seed)),
+                ("checkpoint_seconds", 0, None),
+                ("data_parallel", 1, LARGEST),
+                ("sample_parallel", 1, LARGEST),
+                ("num_processes", 1, LARGEST),
+                ("process_id", 0, LARGEST),
+                ("train_set_factor", 1, 1e6),
+                ("batch_norm_eps", 0, None),
+                ("final_beta", 1, None),
+                ("learning_rate", 0, None),
+                ("real_learning_rate", 0, None),
+                ("init_scale", 0, None),
+                ("batch_norm_decay", *BELOW_ONE),
+                ("dropout", *BELOW_ONE),
+                ("momentum", *BELOW_ONE),
+                ("validation_fraction", 0, 1, 0, 1),
+            ),
+        )
         if 0 < self.batch_norm_images < 50:  # a variance needs some
             raise ValueError(f"batch_norm_images must be 0 or at least 50, got {self.batch_norm_images!r}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout!r}")
-        if not 0 < self.validation_fraction < 1:
-            raise ValueError(f"validation_fraction must be in (0, 1), got {self.validation_fraction!r}")
         check_widths(self, "hidden")
         check_widths(self, "channels")
         if self.overwrite and self.resume:

@@ -23,6 +23,7 @@ import optax
 
 import bbinn_jax as bb
 from experiments import cli, console, full_batch, networks, plots, runs
+from experiments.ranges import check_ranges
 
 EXPERIMENT = "regression"
 GAP = (2.2, 3.4)  # of the generated inputs
@@ -52,8 +53,7 @@ class Config(full_batch.Settings):
     def __post_init__(self) -> None:
         """Raises ValueError for a field out of its range."""
         super().__post_init__()
-        if not 0 < self.likelihood_std < float("inf"):
-            raise ValueError(f"likelihood_std must be finite and above 0, got {self.likelihood_std!r}")
+        check_ranges(self, [("likelihood_std", 0, 1e6, 0)])
 
 
 def tuned() -> Config:
@@ -158,8 +158,8 @@ def read_column(path: Path) -> np.ndarray:
             numbers.append(float(text))
         except ValueError:
             raise ValueError(f"--data {path.parent}: line {i} of {path.name} is not a number: {text[:40]!r}") from None
-    if not numbers or not np.all(np.isfinite(numbers)):
-        raise ValueError(f"--data {path.parent}: {path.name} must hold finite numbers, one a line")
+    if not numbers or not np.all(np.abs(numbers) < 1e30):  # whose squares float64 can add
+        raise ValueError(f"--data {path.parent}: {path.name} must hold finite numbers below 1e30, one a line")
     return np.array(numbers)
 
 
@@ -215,6 +215,7 @@ def run(
     in_gap = (data.line > data.gap[0]) & (data.line < data.gap[1])
     for name, chosen in (("near", ~outside & ~in_gap), ("gap", in_gap), ("far", outside)):
         results[f"{name}_std_mean"] = float(on_line["std"][chosen].mean()) if chosen.any() else None
+    runs.to_json(results)  # raises for what is not finite before it is drawn
     figure = plots.regression(out / "figure.png", results, data.line, on_line, data.inputs, data.targets)
     results = runs.write_results(out, results)
     write_results(results)

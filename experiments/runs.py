@@ -272,7 +272,12 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
     """The results of a run of one seed; of several the mean and (NAME_std) the standard deviation of what was measured.
 
     Lists of numbers are taken number by number. The results of each seed are then a list under "runs".
+
+    Raises:
+        FloatingPointError: a number is not finite.
     """
+    for line in results:
+        to_json(line)
     if len(results) == 1:
         return results[0]
     measured = [name for name, value in results[0].items() if isinstance(value, float | list) and "seconds" not in name]

@@ -101,7 +101,8 @@ def run(
 
     x, y = np.linspace(-3, 4, 141), np.linspace(-3, 3, 121)
     plane = jnp.stack(jnp.meshgrid(x, y), axis=-1)  # [y, x, 2]
-    distance = jnp.sqrt(jnp.min(jnp.sum((plane[:, :, None] - train.points) ** 2, axis=-1), axis=-1))
+    nearest = jax.lax.map(lambda point: jnp.min(jnp.sum((point - train.points) ** 2, axis=-1)), plane.reshape(-1, 2))
+    distance = jnp.sqrt(nearest).reshape(plane.shape[:2])
 
     @jax.jit
     def predict(points: jax.Array) -> dict[str, bb.Prediction]:
@@ -123,21 +124,27 @@ def run(
             f"test_accuracy_{name}": float(bb.metrics.accuracy(on_test[name].probabilities, test.labels)),
             f"test_nll_{name}": float(bb.metrics.negative_log_likelihood(on_test[name].probabilities, test.labels)),
             f"test_entropy_{name}": float(on_test[name].entropy.mean()),
-            f"near_entropy_{name}": float(on_plane[name].entropy[~far].mean()),
-            f"far_entropy_{name}": float(on_plane[name].entropy[far].mean()),
+            f"near_entropy_{name}": mean_of(on_plane[name].entropy[~far]),
+            f"far_entropy_{name}": mean_of(on_plane[name].entropy[far]),
         }
     mutual_information = on_plane["mean"].mutual_information
     results |= {
         "test_mutual_information_mean": float(on_test["mean"].mutual_information.mean()),
-        "near_mutual_information_mean": float(mutual_information[~far].mean()),
-        "far_mutual_information_mean": float(mutual_information[far].mean()),
+        "near_mutual_information_mean": mean_of(mutual_information[~far]),
+        "far_mutual_information_mean": mean_of(mutual_information[far]),
     }
+    runs.to_json(results)  # raises for what is not finite before it is drawn
     probabilities = {name: p.probabilities[:, 1].reshape(distance.shape) for name, p in on_plane.items()}
     figure = plots.two_moons(out / "figure.png", results, x, y, probabilities, distance > FAR, *train)
     results = runs.write_results(out, results)
     write_results(results)
     console.write(f"figure:  {figure}", f"results: {out / 'results.json'}")
     return results
+
+
+def mean_of(values: jax.Array) -> float | None:
+    """The mean; None of nothing, as where points that are spread wide leave no place that is far away."""
+    return float(values.mean()) if values.size else None
 
 
 def write_results(results: dict[str, Any]) -> None:
@@ -150,11 +157,15 @@ def write_results(results: dict[str, Any]) -> None:
         ("entropy far away", "far_entropy", "{:.3f}"),
         ("  of it mutual information", "far_mutual_information", "{:.3f}"),
     ]
+
+    def cell(style: str, value: float | None) -> str:
+        return "-" if value is None else style.format(value)
+
     console.write_table(
         f"two moons, {results['num_train']} points, {results['preset']} preset, {results['steps']:,} steps",
         ("", "straight-through", "mode", f"mean of {results['eval_samples']}"),
         [
-            (title, *(style.format(results.get(f"{score}_{name}", 0.0)) for name in ("ste", "mode", "mean")))
+            (title, *(cell(style, results.get(f"{score}_{name}", 0.0)) for name in ("ste", "mode", "mean")))
             for title, score, style in rows
         ],
     )

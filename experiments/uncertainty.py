@@ -24,6 +24,7 @@ import numpy as np
 import bbinn_jax as bb
 from experiments import cli, console, data, image_classification, plots, prediction, presets, runs
 from experiments.foreign import foreign_images
+from experiments.ranges import LARGEST, MOST_EPOCHS, MOST_SEEDS, check_ranges
 
 EXPERIMENT = "uncertainty"
 # The presets of straight-through training and of BayesBiNN that are compared.
@@ -56,10 +57,8 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field out of its range."""
-        for name, low in (("seed", 0), ("seeds", 1), ("ensemble", 2), ("epochs", 1), ("eval_images", 1)):
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise ValueError(f"{name} must be at least {low}, got {value!r}")
+        rows = (("seed", 0, 2**32 - 1), ("seeds", 1, MOST_SEEDS), ("ensemble", 2, MOST_SEEDS))
+        check_ranges(self, (*rows, ("epochs", 1, MOST_EPOCHS), ("eval_images", 1, LARGEST)))
         if (self.seed + self.seeds) * self.ensemble > 2**32:
             raise ValueError(f"seed must leave room for seeds * ensemble networks below 2**32, got {self.seed!r}")
 
