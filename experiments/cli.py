@@ -62,6 +62,8 @@ def parse(
         except SystemExit as stop:
             if not stop.code:
                 raise
+            if type(stop.__context__) is ValueError:  # of the config: tyro's frame would break it after 80 characters
+                raise stop.__context__ from None
             message = _one_line(box.getvalue())
             raise ValueError(message.removeprefix(f"Error parsing {config_class.__name__}: ")) from None
     raise AssertionError("user_errors ends the program")

@@ -110,7 +110,9 @@ def load_network(path: str | Path, task: int) -> tuple[bb.Posterior, prediction.
         task: counted from 1.
 
     Returns:
-        The posterior, ``apply_fn(weights, images)`` for its weights, and the task's test images [n, pixel] and labels.
+        The posterior, ``apply_fn(weights, images)`` for its weights, and the task's test images [n, pixel] and labels:
+        ``(pixel - input_mean) / input_std`` with what is in the posterior's config, in the order that
+        `tasks.permutations` gives. The mean in results.json is of networks drawn with ``tasks.keys(seed)[2]``.
 
     Raises:
         ValueError: no such task, or what `bbinn_jax.load_posterior` and `data.load` refuse.
@@ -179,7 +181,9 @@ def run(
     for i, seed in enumerate(seeds):
         state = prediction.part(states, i)
         batch_stats = prediction.part(statistics, i) if config.batch_norm == "per-task" else state.batch_stats
-        kept = bb.Posterior(state.params[0], state.params[1], batch_stats, runs.kept_config(config, seed))
+        kept = bb.Posterior(
+            state.params[0], state.params[1], batch_stats, runs.kept_config(config, seed, dataset.mean, dataset.std)
+        )
         bb.save_posterior(out / f"network-{seed}.safetensors", kept)
     figures = draw(results, beside, out)
     results = runs.write_results(out, results)

@@ -197,6 +197,25 @@ def write_metrics(folder: Path, posterior: Fit, ste: Fit, every: int = 100) -> N
     )
 
 
+def keep_networks(
+    folder: Path, settings: Settings, posterior: Fit, ste: Fit, statistics: Any = None, **scales: np.ndarray | float
+) -> None:
+    """Writes network-SEED.safetensors, the posterior, and network-ste-SEED.safetensors, the latent weights of ste.
+
+    Args:
+        folder: of the run.
+        settings: kept as the files' config.
+        posterior, ste: what was trained.
+        statistics: what a network needs besides its weights.
+        scales: ``input_mean`` and ``input_std``; where they are not given, inputs are used as they are.
+    """
+    config = runs.kept_config(settings, settings.seed, scales.pop("input_mean", 0.0), scales.pop("input_std", 1.0))
+    config |= {name: np.ravel(value).tolist() for name, value in scales.items()}
+    for name, trained in (("", posterior), ("ste-", ste)):
+        kept = bb.Posterior(trained.params, None, statistics, config)
+        bb.save_posterior(folder / f"network-{name}{settings.seed}.safetensors", kept)
+
+
 def common_results(experiment: str, settings: Settings, posterior: Fit, seconds: dict[str, float]) -> dict[str, Any]:
     """What results.json of every experiment with full batches holds."""
     return {

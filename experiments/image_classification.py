@@ -104,6 +104,33 @@ def make_network(config: Config, dataset: data.Dataset) -> networks.MLP | networ
     return networks.VGG(channels=config.channels, **settings)
 
 
+def load_network(path: str | Path, dataset: data.Dataset | None = None) -> prediction.Network:
+    """A network that a run has kept, as it was tested.
+
+    The numbers of results.json come back, of the mode and of the mean: where the config has batch_norm_images, each
+    network measures its batch-norm statistics on these training images, the mode and every sample its own. The
+    statistics in the file are those of the mode, for programs that have no training images. The mean in results.json
+    is of ``eval_samples`` networks, drawn with ``jax.random.split(jax.random.key(seed), 3)[2]``.
+
+    Args:
+        path: network-SEED.safetensors of a run folder.
+        dataset: from `data.load`, where it is loaded already.
+
+    Returns:
+        Posterior, apply_fn for images [n, height, width, channel], and what makes them of pixels in [0, 1].
+
+    Raises:
+        ValueError, FileNotFoundError: what `bbinn_jax.load_posterior` and `data.load` refuse.
+    """
+    posterior = bb.load_posterior(path)
+    config = runs.config_of(Config, posterior.config)
+    dataset = data.load(config.dataset) if dataset is None else dataset
+    reference = dataset.train.images[prediction.part(split(config, dataset), 0).reference]
+    apply_fn = prediction.network(make_network(config, dataset), prediction.kept_state(posterior), reference)
+    known = {"input_mean": dataset.mean, "input_std": dataset.std} | posterior.config  # files of old have neither
+    return prediction.Network(posterior, apply_fn, prediction.preprocessing(known))
+
+
 def run(
     config: Config,
     method: training.Method,
@@ -171,7 +198,9 @@ def run(
         state = prediction.part(states, i)
         reference = dataset.train.images[index.reference[i]]
         batch_stats = statistics(state, prediction.shipped(method, state), reference)
-        kept = bb.Posterior(state.params[0], state.params[1], batch_stats, runs.kept_config(config, seed))
+        kept = bb.Posterior(
+            state.params[0], state.params[1], batch_stats, runs.kept_config(config, seed, dataset.mean, dataset.std)
+        )
         sharding.on_first(partial(bb.save_posterior, out / f"network-{seed}.safetensors", kept))
     shown = prediction.part({name: on_test for name, (on_test, _) in predictions.items()}, 0)
     draw = partial(plots.image_classification, out / "figure.png", results, first_history, dataset, shown)

@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 import bbinn_jax as bb
-from experiments import cli, console, full_batch, networks, plots, runs
+from experiments import cli, console, full_batch, networks, plots, prediction, runs
 from experiments.ranges import check_ranges
 
 EXPERIMENT = "regression"
@@ -87,7 +87,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         for name in ("num_train", "noise"):
             if config.data is not None and getattr(config, name) != getattr(PRESETS[config.preset](), name):
                 raise ValueError(f"{name} is of generated pairs, got {getattr(config, name)!r} together with data")
-        data = standardised(generate(config) if config.data is None else read(config.data, config.seed))
+        measured = generate(config) if config.data is None else read(config.data, config.seed)
+        data = standardised(measured)
         model = networks.TanhMLP(config.hidden)
         shapes = jax.eval_shape(model.init, jax.random.key(0), data.inputs[:, None])["params"]
         params, _ = bb.partition(shapes, {"": "binary"})
@@ -101,7 +102,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         fit = full_batch.fit(config, schedule, loss_fn, params, len(data.inputs))
         lock = runs.start(out, EXPERIMENT, config)
     with lock:
-        return run(config, fit, curve, data, out)
+        return run(config, fit, curve, data, measured, out)
 
 
 def normalised(model: networks.TanhMLP, train_inputs: np.ndarray, weights: Any, inputs: np.ndarray) -> jax.Array:
@@ -113,6 +114,25 @@ def normalised(model: networks.TanhMLP, train_inputs: np.ndarray, weights: Any, 
     output: Any = model.apply({"params": weights}, train_inputs[:, None])
     raw: Any = model.apply({"params": weights}, inputs[:, None])
     return (raw - output.mean()) * jax.lax.rsqrt(output.var() + 1e-4)
+
+
+def load_network(path: str | Path) -> prediction.Network:
+    """A network that a run has kept: posterior, ``apply_fn(weights, inputs)``, and what standardises inputs [n].
+
+    Targets are standardised, too: multiply by ``target_std`` and add ``target_mean``, both in the posterior's config.
+    The networks in results.json are drawn with the keys that ``jax.random.split`` makes of
+    ``jax.random.split(jax.random.key(seed))[1]``.
+
+    Args:
+        path: network-SEED.safetensors of a run folder, or network-ste-SEED.safetensors.
+
+    Raises:
+        ValueError, OSError: what `bbinn_jax.load_posterior` refuses.
+    """
+    posterior = bb.load_posterior(path)
+    model = networks.TanhMLP(runs.config_of(Config, posterior.config).hidden)
+    curve = partial(normalised, model, posterior.batch_stats["train_inputs"])
+    return prediction.Network(posterior, curve, prediction.preprocessing(posterior.config, np.float64))
 
 
 def generate(config: Config) -> Data:
@@ -184,9 +204,10 @@ def run(
     fit: Callable[[jax.Array], tuple[full_batch.Fit, full_batch.Fit]],
     curve: Callable[[Any, np.ndarray], jax.Array],
     data: Data,
+    measured: Data,
     out: Path,
 ) -> dict[str, Any]:
-    """Trains, predicts, writes the run folder and returns the results."""
+    """Trains, predicts, writes the run folder and returns the results; data are the measured ones, standardised."""
     fit_key, sample_key = jax.random.split(jax.random.key(config.seed))
     console.write(f"{EXPERIMENT}: {len(data.inputs)} training, {len(data.test_inputs)} test pairs; run folder {out}")
     (posterior, ste), seconds = full_batch.compile_and_run(fit, fit_key)
@@ -215,6 +236,12 @@ def run(
     in_gap = (data.line > data.gap[0]) & (data.line < data.gap[1])
     for name, chosen in (("near", ~outside & ~in_gap), ("gap", in_gap), ("far", outside)):
         results[f"{name}_std_mean"] = float(on_line["std"][chosen].mean()) if chosen.any() else None
+    scales = {
+        f"{name}_{score}": getattr(getattr(measured, f"{name}s"), score)()
+        for name in ("input", "target")
+        for score in ("mean", "std")
+    }
+    full_batch.keep_networks(out, config, posterior, ste, {"train_inputs": data.inputs}, **scales)
     runs.to_json(results)  # raises for what is not finite before it is drawn
     figure = plots.regression(out / "figure.png", results, data.line, on_line, data.inputs, data.targets)
     results = runs.write_results(out, results)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
+import numpy as np
 
 from experiments import checkpoints, console, reading
 
@@ -117,10 +118,14 @@ def _identity(experiment: str, config: Any) -> dict[str, Any]:
     return json.loads(json.dumps(fields, default=str))  # as it will be read again: lists for tuples
 
 
-def kept_config(config: Any, seed: int) -> dict[str, Any]:
-    """The config that a network is kept with: that of a run of its seed alone, without paths and addresses."""
+def kept_config(config: Any, seed: int, input_mean: Any, input_std: Any) -> dict[str, Any]:
+    """The config that a network is kept with: that of a run of its seed alone, without paths and addresses.
+
+    A network sees ``(input - input_mean) / input_std``, and so these two, lists [channel], are kept with it.
+    """
     fields = dataclasses.asdict(config) | {"resume": False, "overwrite": False, "seeds": 1, "seed": seed}
-    return {name: None if name in ("out", "beside", "coordinator_address") else x for name, x in fields.items()}
+    fields = {name: None if isinstance(x, Path) or name == "coordinator_address" else x for name, x in fields.items()}
+    return fields | {"input_mean": np.ravel(input_mean).tolist(), "input_std": np.ravel(input_std).tolist()}
 
 
 def config_of(kind: type[Config], fields: dict[str, Any]) -> Config:

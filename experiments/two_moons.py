@@ -11,6 +11,7 @@ results.json and a figure. Source: arXiv 2002.10778, figure 2.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ import optax
 from sklearn.datasets import make_moons
 
 import bbinn_jax as bb
-from experiments import cli, console, full_batch, networks, plots, runs
+from experiments import cli, console, full_batch, networks, plots, prediction, runs
 
 EXPERIMENT = "two_moons"
 NUM_TEST = 1000
@@ -59,14 +60,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         model = networks.TanhMLP(config.hidden)
         shapes = jax.eval_shape(model.init, jax.random.key(0), train.points)["params"]
         params, _ = bb.partition(shapes, {"": "binary"})
-
-        def logits_fn(weights: Any, points: jax.Array) -> jax.Array:
-            logit: Any = model.apply({"params": weights}, points)
-            return jnp.stack([jnp.zeros_like(logit), logit], axis=-1)  # of class 0 and class 1
+        logits_fn = partial(logits, model)
 
         def loss_fn(weights: Any) -> jax.Array:
-            logits = logits_fn(weights, train.points)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, train.labels).mean()
+            return optax.softmax_cross_entropy_with_integer_labels(
+                logits_fn(weights, train.points), train.labels
+            ).mean()
 
         def schedule(learning_rate: float) -> optax.Schedule:
             drops = {config.steps // 2: 0.1, config.steps * 5 // 6: 0.1}
@@ -76,6 +75,28 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         lock = runs.start(out, EXPERIMENT, config)
     with lock:
         return run(config, fit, logits_fn, train, test, out)
+
+
+def logits(model: networks.TanhMLP, weights: Any, points: jax.Array) -> jax.Array:
+    """The logits of class 0, always 0, and of class 1, [n, 2]."""
+    logit: Any = model.apply({"params": weights}, points)
+    return jnp.stack([jnp.zeros_like(logit), logit], axis=-1)
+
+
+def load_network(path: str | Path) -> prediction.Network:
+    """A network that a run has kept: posterior, ``apply_fn(weights, points)``, and points as they are.
+
+    The mean in results.json is of networks drawn with ``jax.random.split(jax.random.key(seed))[1]``.
+
+    Args:
+        path: network-SEED.safetensors of a run folder, or network-ste-SEED.safetensors.
+
+    Raises:
+        ValueError, OSError: what `bbinn_jax.load_posterior` refuses.
+    """
+    posterior = bb.load_posterior(path)
+    model = networks.TanhMLP(runs.config_of(Config, posterior.config).hidden)
+    return prediction.Network(posterior, partial(logits, model), prediction.preprocessing(posterior.config))
 
 
 def moons(config: Config, num_points: int, stream: int) -> Data:
@@ -135,6 +156,7 @@ def run(
     }
     runs.to_json(results)  # raises for what is not finite before it is drawn
     probabilities = {name: p.probabilities[:, 1].reshape(distance.shape) for name, p in on_plane.items()}
+    full_batch.keep_networks(out, config, posterior, ste)
     figure = plots.two_moons(out / "figure.png", results, x, y, probabilities, distance > FAR, *train)
     results = runs.write_results(out, results)
     write_results(results)

@@ -162,15 +162,13 @@ class Loaded(NamedTuple):
 def load(path: Path, dataset: data.Dataset) -> Loaded:
     """Builds a network that `image_classification` has kept; raises ValueError if its file is damaged or gone."""
     try:
-        kept = bb.load_posterior(path)
+        network = image_classification.load_network(path, dataset)
     except (OSError, ValueError) as error:
         raise ValueError(f"{error}; remove the folder {path.parent}, and --resume trains that network again") from error
-    config = runs.config_of(presets.Config, kept.config)
+    config = runs.config_of(presets.Config, network.posterior.config)
     index = prediction.part(image_classification.split(config, dataset), 0)
-    model = image_classification.make_network(config, dataset)
     held_back = data.Split(*(part[index.validation] for part in dataset.train))
-    apply_fn = prediction.network(model, prediction.kept_state(kept), dataset.train.images[index.reference])
-    return Loaded(apply_fn, kept.natural, held_back)
+    return Loaded(network.apply_fn, network.posterior.natural, held_back)
 
 
 def ask(ste: list[Loaded], bayesbinn: Loaded, images: dict[str, jax.Array], key: jax.Array) -> dict[str, Answers]:

@@ -161,6 +161,11 @@ def test_a_network_is_loaded_as_it_was_tested(tmp_path, batch_norm):
         kept, apply_fn, test = load_network(tmp_path / "run" / "network-3.safetensors", task)
         accuracy = np.mean(np.argmax(apply_fn(bb.mode(kept.natural), test.images), axis=1) == test.labels)
         assert accuracy == pytest.approx(results["accuracy_matrix_mode"][-1][task - 1], abs=0.003)  # an image
+        mean = bb.posterior_predictive(apply_fn, kept.natural, tasks.keys(3)[2], test.images, num_samples=5)
+        accuracy = np.mean(np.argmax(mean.probabilities, axis=1) == test.labels)
+        assert accuracy == pytest.approx(results["accuracy_matrix_mean"][-1][task - 1], abs=0.003)
+        scale = kept.config["input_std"], kept.config["input_mean"]
+        assert scale == (data.load("digits").std.tolist(), data.load("digits").mean.tolist())
     with pytest.raises(ValueError, match="task must be from 1 to 3, got 4"):
         load_network(tmp_path / "run" / "network-3.safetensors", 4)
 

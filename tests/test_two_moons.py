@@ -2,11 +2,13 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from experiments.two_moons import Config, main, moons
+import bbinn_jax as bb
+from experiments.two_moons import Config, load_network, main, moons
 from tests.commands import refused, without_times
 
 QUICK = ["--steps", "250", "--hidden", "8"]
@@ -61,7 +63,14 @@ def test_results_are_flat_complete_and_on_disk(paper_run):
 
 def test_run_folder_holds_config_metrics_and_a_figure(quick_run):
     _, out = quick_run
-    assert sorted(path.name for path in out.iterdir()) == ["config.json", "figure.png", "metrics.jsonl", "results.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "config.json",
+        "figure.png",
+        "metrics.jsonl",
+        "network-0.safetensors",
+        "network-ste-0.safetensors",
+        "results.json",
+    ]
     assert json.loads((out / "config.json").read_text())["steps"] == 250
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in metrics] == [100, 200, 250]
@@ -69,6 +78,25 @@ def test_run_folder_holds_config_metrics_and_a_figure(quick_run):
     pixels = imread(out / "figure.png")
     assert pixels.shape[1] > 1000
     assert pixels.std() > 0.1
+
+
+def test_numbers_of_the_results_come_back_from_a_kept_network(quick_run):
+    results, out = quick_run
+    test = moons(Config(), 1000, 1)
+    posterior, apply_fn, preprocess = load_network(out / "network-0.safetensors")
+    points = preprocess(test.points)
+    key = jax.random.split(jax.random.key(0))[1]
+    natural = posterior.natural
+    predictions = {
+        "mode": bb.mode_predictive(apply_fn, natural, points),
+        "mean": bb.posterior_predictive(apply_fn, natural, key, points, num_samples=posterior.config["eval_samples"]),
+        "ste": bb.mode_predictive(apply_fn, load_network(out / "network-ste-0.safetensors").posterior.natural, points),
+    }
+    for name, predicted in predictions.items():
+        p = np.asarray(predicted.probabilities, np.float64)
+        assert np.mean(p.argmax(1) == test.labels) == pytest.approx(results[f"test_accuracy_{name}"], abs=1e-6)
+        nll = -np.mean(np.log(p[np.arange(1000), test.labels]))
+        assert nll == pytest.approx(results[f"test_nll_{name}"], rel=1e-4)
 
 
 def test_same_seed_same_run_and_another_seed_another(tmp_path, quick_run):
