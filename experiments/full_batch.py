@@ -28,38 +28,38 @@ class Settings:
     """What all experiments with full batches have in common."""
 
     preset: str = "paper"
-    """Which preset the other fields start from: paper, or tuned."""
+    """Chooses where the other fields start from: paper, or tuned."""
     seed: int = 0
-    """Of everything random: data, initialization, samples."""
+    """Seeds everything random: data, initialization, samples."""
     out: Path | None = None
-    """Run folder. Default: runs/EXPERIMENT-PRESET-SEED."""
+    """Names the run folder. Default: runs/EXPERIMENT-PRESET-SEED."""
     overwrite: bool = False
-    """Whether to replace a run in that folder."""
+    """Replaces a run that is already in that folder."""
 
     num_train: int = 200
-    """Number of training points that are generated."""
+    """Sets the number of training points that are generated."""
     noise: float = 0.1
-    """Standard deviation of what is added to the generated points."""
+    """Sets the standard deviation of the noise that is added to the generated points."""
     hidden: tuple[int, ...] = (64, 64)
-    """Width of each hidden layer."""
+    """Sets the width of each hidden layer."""
     steps: int = 3000
-    """Length of the training, and of the learning-rate schedule."""
+    """Sets the length of the training and of the learning-rate schedule."""
     learning_rate: float = 1e-3
-    """Of the learning rule, at the start of the schedule."""
+    """Sets the learning rate of the rule at the start of the schedule."""
     temperature: float = 1.0
-    """Of the relaxed samples."""
+    """Sets the temperature of the relaxed samples."""
     num_samples: int = 5
-    """Relaxed samples in a step; 0 trains at the expectation."""
+    """Draws so many relaxed samples in a step; 0 trains at the expectation."""
     momentum: float = 0.99
-    """Of the learning rule."""
+    """Averages the steps of the learning rule with this momentum."""
     kl_weight: float = 1.0
-    """Weight of the KL term; 1 is Bayes."""
+    """Weighs the KL term, and so the prior; 1 is Bayes."""
     init_scale: float = 15.0
-    """Size of the natural parameters at the start."""
+    """Sets the size of the natural parameters at the start."""
     ste_learning_rate: float = 1e-2
-    """Of Adam on the latent weights of straight-through training, same schedule."""
+    """Sets the learning rate of Adam in straight-through training, with the same schedule."""
     eval_samples: int = 10
-    """Networks drawn from the posterior for the mean prediction."""
+    """Draws this many networks from the posterior for the mean prediction."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field out of its range (the library checks its own arguments)."""

@@ -35,20 +35,20 @@ class Config(full_batch.Settings):
     """Fits a curve and shows how sure a network is beyond the data and in a gap of them."""
 
     data: Path | None = None
-    """Folder with files train_inputs, train_outputs and test_inputs (where to predict), a number a line.
-    Default: noisy values of 2 sin(1.2 x) + 0.2 x at inputs in [0, 6] with a gap."""
+    """Names a folder with files train_inputs, train_outputs and test_inputs (where to predict), a number a line.
+    Default: noisy values of 2 sin(1.2 x) + 0.2 x are generated at inputs in [0, 6] with a gap."""
     noise: float = 0.15
-    """Standard deviation of what is added to the generated targets."""
+    """Sets the standard deviation of the noise that is added to the generated targets."""
     likelihood_std: float = 0.5**0.5
-    """Standard deviation of a (standardised) target in the model; sqrt(1/2) makes the loss the mean squared error."""
+    """Sets the standard deviation of a target in the model; sqrt(1/2) makes the loss the mean squared error."""
     steps: int = 5000
-    """Length of the training, in which learning rates decay to a tenth."""
+    """Sets the length of the training, in which learning rates decay to a tenth."""
     learning_rate: float = 1e-4
-    """Of the learning rule, at the start of the schedule."""
+    """Sets the learning rate of the rule at the start of the schedule."""
     num_samples: int = 1
-    """Relaxed samples in a step; 0 trains at the expectation."""
+    """Draws so many relaxed samples in a step; 0 trains at the expectation."""
     init_scale: float = 10.0
-    """Size of the natural parameters at the start."""
+    """Sets the size of the natural parameters at the start."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field out of its range."""

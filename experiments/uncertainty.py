@@ -37,23 +37,23 @@ class Config:
     """Compares the uncertainty of binary networks."""
 
     preset: Literal["digits", "mnist"] = "digits"
-    """The images: scikit-learn's digits, or MNIST from TFDS_DATA_DIR (with CIFAR-10 as foreign images)."""
+    """Chooses the images: scikit-learn's digits, or MNIST from TFDS_DATA_DIR (with CIFAR-10 as foreign images)."""
     seed: int = 0
-    """The first seed."""
+    """Sets the first seed."""
     seeds: int = 3
-    """How often everything is repeated, with other networks and another validation split."""
+    """Repeats everything so often, with other networks and another validation split."""
     ensemble: int = 5
-    """STE networks in an ensemble."""
+    """Sets the number of STE networks in an ensemble."""
     epochs: int | None = None
-    """Of each network. Default: those of its preset."""
+    """Trains each network for so many epochs. Default: those of its preset."""
     eval_images: int = 2000
-    """Test images, validation images and foreign images of each kind that are looked at."""
+    """Looks at no more than this many test images, validation images and foreign images of each kind."""
     out: Path | None = None
-    """Run folder. Default: runs/uncertainty-PRESET-SEED."""
+    """Names the run folder. Default: runs/uncertainty-PRESET-SEED."""
     overwrite: bool = False
-    """Whether to replace a run in that folder."""
+    """Replaces a run that is already in that folder."""
     resume: bool = False
-    """Continue the interrupted run in that folder."""
+    """Continues the interrupted run in that folder."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field out of its range."""
