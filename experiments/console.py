@@ -12,6 +12,8 @@ from experiments.cli import printable
 
 PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}  # a path may look like any of them
 _console = Console(**PLAIN)
+if _console.width < 1:  # of COLUMNS=0, where rich would print nothing at all
+    _console.width = 80
 
 
 def write(*lines: str) -> None:

@@ -21,6 +21,7 @@ import jax
 import numpy as np
 
 from experiments import checkpoints, console, reading
+from experiments.cli import printable
 
 Config = TypeVar("Config")
 
@@ -174,7 +175,7 @@ def start(folder: Path, experiment: str, config: Any) -> contextlib.ExitStack:
 def _say_where(folder: Path, can_resume: bool, kind: Any, error: BaseException | None, trace: Any) -> None:
     if error is not None:
         advice = ", where --resume continues after the last checkpoint" if can_resume else ", which holds no results"
-        error.add_note(f"run folder {folder}{advice}")
+        error.add_note(printable(f"run folder {folder}{advice}"))
 
 
 def _found(folder: Path, patterns: tuple[str, ...]) -> set[Path]:
