@@ -258,6 +258,29 @@ BAD_ARGUMENTS = {
     "final beta": (["--method", "pmf", "--final-beta", "0.5"], ["final_beta", "0.5"]),
     "train set factor": (["--train-set-factor", "0"], ["train_set_factor", "0"]),
     "batch norm eps": (["--batch-norm-eps", "-1"], ["batch_norm_eps", "-1"]),
+    # what float32 cannot tell from a bound that is excluded, or cannot hold
+    "batch norm decay 1": (["--batch-norm-decay", "1"], ["batch_norm_decay", "1.0"]),
+    "batch norm decay": (["--batch-norm-decay", "0.999999999999"], ["batch_norm_decay", "0.999999999999"]),
+    "momentum that rounds to 1": (["--momentum", "0.99999999999"], ["momentum", "0.99999999999"]),
+    "dropout that rounds to 1": (["--dropout", "0.9999999999"], ["dropout", "0.9999999999"]),
+    "learning rate beyond float32": (["--learning-rate", "1e300"], ["learning_rate", "1e+300"]),
+    "learning rate below float32": (["--learning-rate", "1e-300"], ["learning_rate", "1e-300"]),
+    "real learning rate": (["--real-learning-rate", "4e38"], ["real_learning_rate", "4e+38"]),
+    "temperature below float32": (["--temperature", "1e-300"], ["temperature", "1e-300"]),
+    "KL weight beyond float32": (["--kl-weight", "1e300"], ["kl_weight", "1e+300"]),
+    "epsilon beyond float32": (["--batch-norm-eps", "1e39"], ["batch_norm_eps", "1e+39"]),
+    "gain beyond float32": (["--method", "pmf", "--final-beta", "1e300"], ["final_beta", "1e+300"]),
+    "validation fraction that rounds": (
+        ["--validation-fraction", "0.99999999999"],
+        ["validation_fraction", "0.99999999999"],
+    ),
+    # more than any memory has
+    "a billion seeds": (["--seeds", "1000000000"], ["seeds", "1000000000"]),
+    "networks of the mean": (["--eval-samples", "3000000000"], ["eval_samples", "3000000000"]),
+    "relaxed samples": (["--num-samples", "1000000000"], ["num_samples", "1000000000"]),
+    "width": (["--hidden", "1000000000"], ["hidden", "(1000000000,)"]),
+    "images beyond 32 bits": (["--train-images", "99999999999"], ["train_images", "99999999999"]),
+    "epochs beyond 32 bits": (["--epochs", "1000000000000"], ["epochs", "1000000000000"]),
 }
 
 

@@ -152,6 +152,7 @@ def test_pairs_in_a_folder(tmp_path, folder):
         ("train_outputs", "1.0\n2.0\n", ["train_inputs has 50", "train_outputs 2"]),
         ("train_outputs", "1.0\n" * 50, ["one output"]),
         ("train_inputs", "nan\n" * 50, ["train_inputs", "finite"]),
+        ("train_outputs", "1e300\n" * 50, ["train_outputs", "1e30"]),
         ("test_inputs", "", ["test_inputs"]),
     ],
 )
@@ -180,6 +181,9 @@ def test_finished_run_is_not_overwritten_unless_told(quick_run, capsys):
         (["--likelihood-std", "0"], ["likelihood_std", "0"]),
         (["--eval-samples", "1"], ["eval_samples", "1"]),
         (["--temperature", "-1"], ["temperature", "-1"]),
+        (["--likelihood-std", "1e-300"], ["likelihood_std", "1e-300"]),
+        (["--likelihood-std", "1e300"], ["likelihood_std", "1e+300"]),
+        (["--momentum", "0.99999999999"], ["momentum", "0.99999999999"]),
     ],
 )
 def test_bad_argument_ends_in_one_line_and_writes_nothing(tmp_path, capsys, arguments, expected):

@@ -107,6 +107,14 @@ def test_same_seed_same_run_and_another_seed_another(tmp_path, quick_run):
     assert first["test_nll_mean"] != other["test_nll_mean"]
 
 
+def test_points_everywhere_leave_no_place_far_away_and_no_nan(tmp_path, capsys):
+    """A mean of nothing is none."""
+    results = main([*QUICK, "--noise", "2", "--num-train", "20000", "--steps", "2", "--out", str(tmp_path / "run")])
+    assert results["far_entropy_mean"] is results["far_mutual_information_mean"] is None
+    assert results["near_entropy_mean"] > 0
+    assert "NaN" not in (tmp_path / "run" / "results.json").read_text()
+
+
 def test_training_and_test_points_are_different_draws_of_a_seed():
     train, test = moons(Config(), 50, 0), moons(Config(), 50, 1)
     assert not np.isin(np.asarray(test.points), np.asarray(train.points)).any()
@@ -148,6 +156,12 @@ def test_loss_that_is_not_finite_ends_the_run_without_results(tmp_path):
         (["--kl-weight", "-1"], ["kl_weight", "-1"]),
         (["--init-scale", "inf"], ["init_scale", "inf"]),
         (["--eval-samples", "0"], ["eval_samples", "0"]),
+        (["--eval-samples", "3000000000"], ["eval_samples", "3000000000"]),
+        (["--momentum", "0.99999999999"], ["momentum", "0.99999999999"]),
+        (["--learning-rate", "1e300"], ["learning_rate", "1e+300"]),
+        (["--temperature", "1e-300"], ["temperature", "1e-300"]),
+        (["--noise", "1e300"], ["noise", "1e+300"]),
+        (["--ste-learning-rate", "1e39"], ["ste_learning_rate", "1e+39"]),
     ],
 )
 def test_bad_argument_ends_in_one_line_and_writes_nothing(tmp_path, capsys, arguments, expected):
