@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from experiments.ranges import check_range, check_widths
+from experiments.ranges import LARGEST, check_ranges, check_widths
 
 PartName = Literal["step", "epoch", "sampling", "predictive", "seeds", "width", "batch", "devices"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
@@ -16,58 +16,60 @@ class Config:
     """Times the library and what it is compared with."""
 
     preset: str = "full"
-    """Which preset the other fields start from: full, or quick (tiny sizes); --quick is short for --preset quick."""
+    """Chooses where the other fields start from: full, or quick (tiny sizes); --quick is short for --preset quick."""
     parts: tuple[PartName, ...] = PARTS
-    """What is timed: a training step, an epoch, sampling alone, prediction, several seeds, other widths, other
+    """Chooses what is timed: a training step, an epoch, sampling alone, prediction, several seeds, other widths, other
     batches, several devices."""
     seed: int = 0
-    """Of everything random: images, initialization, samples."""
+    """Seeds everything random: images, initialization, samples."""
     out: Path | None = None
-    """Run folder. Default: runs/benchmarks-PRESET-SEED."""
+    """Names the run folder. Default: runs/benchmarks-PRESET-SEED."""
     overwrite: bool = False
-    """Whether to replace a run in that folder."""
+    """Replaces a run that is already in that folder."""
 
     seconds: float = 10.0
-    """Time for each program, without its compilation and its first run."""
+    """Sets the time for each program, without its compilation and its first run."""
     min_rounds: int = 5
-    """Runs of each program, however long they take."""
+    """Runs each program at least so often, however long it takes."""
     hidden: tuple[int, ...] = (2048, 2048, 2048)
-    """Width of each hidden layer of the large network, which sees random images of 784 pixels."""
+    """Sets the width of each hidden layer of the large network, which sees random images of 784 pixels."""
     small_hidden: tuple[int, ...] = (100, 100)
-    """Width of each hidden layer of the small network, which sees random images of 64 pixels."""
+    """Sets the width of each hidden layer of the small network, which sees random images of 64 pixels."""
     batch_size: int = 100
-    """Images in a batch."""
+    """Sets the number of images in a batch."""
     epoch_steps: int = 10
-    """Steps in an epoch (parts epoch and seeds)."""
+    """Sets the steps in an epoch (parts epoch and seeds)."""
     num_weights: int = 10_000_000
-    """Random numbers that are drawn at a time (part sampling)."""
+    """Draws so many random numbers at a time (part sampling)."""
     samples: tuple[int, ...] = (1, 10, 100, 1000)
-    """Networks drawn from the posterior (part predictive)."""
+    """Draws so many networks from the posterior (part predictive)."""
     chunk_sizes: tuple[int, ...] = (0, 1)
-    """How many of them are evaluated at a time; 0: all (part predictive)."""
+    """Evaluates so many of them at a time; 0 means all (part predictive)."""
     max_gigabytes: float = 2.0
-    """A prediction that the compiler plans more memory for is not run (part predictive)."""
+    """Skips a prediction that the compiler plans more memory for (part predictive)."""
     seed_counts: tuple[int, ...] = (1, 2, 5)
-    """Networks trained in one program (part seeds)."""
+    """Trains so many networks in one program (part seeds)."""
     widths: tuple[int, ...] = (512, 1024, 2048, 4096)
-    """Of all three hidden layers (part width)."""
+    """Sets the width of all three hidden layers (part width)."""
     batch_sizes: tuple[int, ...] = (50, 100, 200, 400, 800, 1600)
-    """Images in a batch (part batch)."""
+    """Sets the number of images in a batch (part batch)."""
     device_counts: tuple[int, ...] = (1, 2, 4)
-    """Devices, made of the CPU, that a batch is split among (part devices)."""
+    """Splits a batch among so many devices, made of the CPU (part devices)."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field out of its range."""
-        for name, low, high in (
-            ("seed", 0, 2**32 - 1),
-            ("seconds", 0, None),
-            ("min_rounds", 2, None),
-            ("batch_size", 2, None),
-            ("epoch_steps", 1, None),
-            ("num_weights", 1, 2**31 - 1),
-            ("max_gigabytes", 0, None),
-        ):
-            check_range(self, name, low, high)
+        check_ranges(
+            self,
+            (
+                ("seed", 0, 2**32 - 1),
+                ("seconds", 0, None),
+                ("min_rounds", 2, LARGEST),
+                ("batch_size", 2, LARGEST),
+                ("epoch_steps", 1, LARGEST),
+                ("num_weights", 1, LARGEST),
+                ("max_gigabytes", 0, None),
+            ),
+        )
         check_widths(self, "hidden")
         check_widths(self, "small_hidden")
         for name, least in (
@@ -79,8 +81,8 @@ class Config:
             ("device_counts", 1),
         ):
             values = getattr(self, name)
-            if not values or min(values) < least or len(set(values)) < len(values):
-                raise ValueError(f"{name} must be different numbers of at least {least}, got {values!r}")
+            if not values or min(values) < least or max(values) > LARGEST or len(set(values)) < len(values):
+                raise ValueError(f"{name} must be different numbers between {least} and {LARGEST}, got {values!r}")
         if not self.parts or len(set(self.parts)) < len(self.parts):
             raise ValueError(f"parts must be one or more, each once, got {self.parts!r}")
         for count in self.device_counts if "devices" in self.parts else ():

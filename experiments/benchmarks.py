@@ -66,6 +66,7 @@ TABLES: dict[PartName, Part] = {
 }
 
 
+@cli.command
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The command line; returns what results.json holds."""
     argv = sys.argv[1:] if argv is None else argv
@@ -78,7 +79,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     config = cli.parse(Config, PRESETS, (), "python -m experiments.benchmarks", argv)
     out = config.out or Path("runs") / f"{EXPERIMENT}-{config.preset}-{config.seed}"
     with cli.user_errors():
-        runs.check_free(out, overwrite=config.overwrite, resume=False)
+        runs.check(out, EXPERIMENT, config)
         lock = runs.start(out, EXPERIMENT, config)
     with lock:
         return run(config, out)
@@ -99,10 +100,9 @@ def run(config: Config, out: Path) -> dict[str, Any]:
     for part in config.parts:
         try:
             rows_of_part = measure(config, part, out)
-        except (RuntimeError, FloatingPointError) as error:  # too little memory, as a rule
-            raise SystemExit(
-                f"error: part {part}: {cli.first_line(error)}; {out}/metrics.jsonl has what was measured before"
-            ) from error
+        except RuntimeError as error:  # too little memory, as a rule
+            error.add_note(f"{out}/metrics.jsonl has what was measured before")
+            raise OSError(f"part {part}: {cli.first_line(error)}") from error
         write_table(part, rows_of_part)
         rows += rows_of_part
     results = {
@@ -126,12 +126,13 @@ def run(config: Config, out: Path) -> dict[str, Any]:
         "command": runs.command(),
         "commit": runs.commit(),
     }
-    runs.write_json(out / "results.json", results)
+    results = runs.write_results(out, results)
     peaks = [row["device_peak_bytes"] for row in rows if row["device_peak_bytes"] is not None]
     held = f"; the device held {max(peaks) / 1e6:,.0f} MB at most" if peaks else ""
     console.write(
-        "ratio: median over rounds, each to the same round of the program compared with; (): between the quartiles\n"
-        f"memory: what the compiler plans, arguments, outputs and temporaries{held}\nresults: {out / 'results.json'}"
+        "ratio: median over rounds, each to the same round of the program compared with; (): between the quartiles",
+        f"memory: what the compiler plans, arguments, outputs and temporaries{held}",
+        f"results: {out / 'results.json'}",
     )
     return results
 
@@ -199,7 +200,4 @@ def _number(value: float) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command starts again")
+    main()

@@ -2,14 +2,20 @@
 
 Orbax writes a checkpoint under another name and renames it when it is complete, so a
 process may be killed at any moment. A checkpoint holds every leaf of the state under
-its path, the time spent so far, and a digest of these and of the run's config: what
-is damaged, or of another run, is refused.
+its path, the time spent so far, the text of metrics.jsonl up to it, and a SHA-256 digest of
+these and of the run's config: what is damaged, or of another run, is refused. The digest
+guards against damage and mistakes, not against forgery: it has no secret, and who can write a
+checkpoint can write its digest, too.
 """
 
+import contextlib
 import hashlib
+import io
 import logging
 import shutil
+import time
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,7 +28,7 @@ from experiments.cli import first_line
 State = TypeVar("State")
 
 
-def save(folder: Path, epoch: int, state: Any, seconds: float, identity: str) -> None:
+def save(folder: Path, epoch: int, state: Any, seconds: float, identity: str, metrics: str = "") -> None:
     """Writes the checkpoint of an epoch, then removes older ones.
 
     Args:
@@ -31,17 +37,19 @@ def save(folder: Path, epoch: int, state: Any, seconds: float, identity: str) ->
         state: any pytree of arrays.
         seconds: spent on them.
         identity: what tells this run from others, as text.
+        metrics: the text of metrics.jsonl so far.
 
     Raises:
         OSError: it cannot be written; the one before is kept.
     """
     leaves = {name: np.asarray(leaf) for name, leaf in _named_leaves(state)}
     _clean(folder, keep=latest(folder))  # what a killed process left half written
-    content = {"state": leaves, "seconds": np.float64(seconds), "digest": _digest(leaves, seconds, identity)}
+    text = np.frombuffer(f"{metrics}\n".encode(), np.uint8)  # one byte at least: orbax keeps no empty array
+    digest = _digest(leaves | {"metrics.jsonl": text}, seconds, identity)
+    content = {"state": leaves, "seconds": np.float64(seconds), "metrics": text, "digest": digest}
     path = (_parent(folder) / str(epoch)).resolve()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # orbax's advice to its own developers
+        with _quiet():
             _checkpointer().save(path, content)
     except Exception as error:  # orbax and tensorstore raise whatever they like
         raise OSError(f"checkpoint {path} cannot be written: {first_line(error)}") from error
@@ -54,8 +62,8 @@ def latest(folder: Path) -> int | None:
     return max(epochs, default=None)
 
 
-def restore(folder: Path, epoch: int, like: State, identity: str) -> tuple[State, float]:
-    """Reads a checkpoint: the state and the seconds spent on it.
+def restore(folder: Path, epoch: int, like: State, identity: str) -> tuple[State, float, str | None]:
+    """Reads a checkpoint: the state, the seconds spent on it, and the text of metrics.jsonl (None: it was not kept).
 
     Args:
         folder: of the run.
@@ -69,11 +77,10 @@ def restore(folder: Path, epoch: int, like: State, identity: str) -> tuple[State
     path = (_parent(folder) / str(epoch)).resolve()
     advice = "nothing was changed; choose another --out, or start again with --overwrite"
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with _quiet():
             content = _checkpointer().restore(path)
         found, seconds = dict(content["state"]), float(content["seconds"])
-        digest = np.asarray(content["digest"])
+        digest, text = np.asarray(content["digest"]), content.get("metrics")
     except Exception as error:  # orbax and tensorstore raise whatever they like
         raise ValueError(f"checkpoint {path} is damaged: {first_line(error)}; {advice}") from error
     expected = {name: f"{leaf.dtype}{leaf.shape}" for name, leaf in _named_leaves(like)}
@@ -84,19 +91,12 @@ def restore(folder: Path, epoch: int, like: State, identity: str) -> tuple[State
                 f"checkpoint {path} is of another run: it has {there} at {name!r} and this one {here}; {advice}"
             )
     leaves = {name: np.asarray(found[name]) for name in expected}
-    if not np.array_equal(digest, _digest(leaves, seconds, identity)):
+    digested = leaves if text is None else leaves | {"metrics.jsonl": np.asarray(text)}
+    if not np.array_equal(digest, _digest(digested, seconds, identity)):
         raise ValueError(f"checkpoint {path} is damaged or of another run: its digest is wrong; {advice}")
     # Copies: on a CPU JAX would go on using the memory of the NumPy arrays, and training gives its state away.
-    return jax.tree.unflatten(jax.tree.structure(like), [jnp.array(x, copy=True) for x in leaves.values()]), seconds
-
-
-def remove(folder: Path) -> None:
-    """Removes all checkpoints of a run."""
-    if _parent(folder).exists():
-        trash = folder / "checkpoints.removed"
-        shutil.rmtree(trash, ignore_errors=True)
-        _parent(folder).rename(trash)  # at once, so that no half of a checkpoint is found
-        shutil.rmtree(trash)
+    state = jax.tree.unflatten(jax.tree.structure(like), [jnp.array(x, copy=True) for x in leaves.values()])
+    return state, seconds, None if text is None else np.asarray(text).tobytes().decode()[:-1]
 
 
 def _clean(folder: Path, keep: int | None) -> None:
@@ -125,9 +125,21 @@ def _digest(leaves: dict[str, np.ndarray], seconds: float, identity: str) -> np.
     return np.frombuffer(digest.digest(), np.uint8)
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without orbax's advice to its own developers, and what its threads say of an error that is raised anyway."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        except Exception:
+            time.sleep(0.5)  # for the last words of threads
+            raise
+
+
 def _checkpointer() -> Any:
     import orbax.checkpoint as ocp  # a second to import, and not needed to say what is wrong with a command line
 
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     alone = ocp.options.MultiprocessingOptions(active_processes={0}, barrier_sync_key_prefix="first")  # it alone writes
     return ocp.Checkpointer(ocp.PyTreeCheckpointHandler(multiprocessing_options=alone), multiprocessing_options=alone)

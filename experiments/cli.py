@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import errno
 import io
 import os
 import platform
@@ -9,7 +10,7 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import partial, wraps
 from itertools import dropwhile, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from typing import Any, TypeVar
 import tyro
 
 Config = TypeVar("Config")
+Main = TypeVar("Main", bound=Callable[..., Any])
 
 
 def parse(
@@ -60,6 +62,8 @@ def parse(
         except SystemExit as stop:
             if not stop.code:
                 raise
+            if type(stop.__context__) is ValueError:  # of the config: tyro's frame would break it after 80 characters
+                raise stop.__context__ from None
             message = _one_line(box.getvalue())
             raise ValueError(message.removeprefix(f"Error parsing {config_class.__name__}: ")) from None
     raise AssertionError("user_errors ends the program")
@@ -69,16 +73,18 @@ def keep_compiled_programs() -> None:
     """Keeps compiled programs for the next run of the same, in JAX_COMPILATION_CACHE_DIR or in ~/.cache/bbinn_jax.
 
     Not with JAX_ENABLE_COMPILATION_CACHE=false. Each host has a folder: another's CPU may not know the instructions.
+    What lies in that folder is run as it is and nothing checks where it came from: whoever can write there can run
+    code as you. So it must be yours alone.
     """
     import jax  # not above: the report has no use for it
 
     if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
         return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bbinn_jax" / platform.node()
     try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bbinn_jax" / platform.node()
         cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        print(f"compiled programs are not kept: {error}", file=sys.stderr)
+    except (OSError, RuntimeError) as error:  # no such place, or no home
+        print(f"compiled programs are not kept: {printable(str(error))}", file=sys.stderr)
         return
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
@@ -86,7 +92,12 @@ def keep_compiled_programs() -> None:
 
 
 def _show_or_mend(show: Callable[..., None], cache: Path, message: Warning | str, *where: Any) -> None:
-    """Removes a program that was written in part, so that it is compiled and kept anew; shows any other warning."""
+    """Removes a program that was written in part, so that it is compiled and kept anew; shows any other warning.
+
+    But for one that says that the disk is full: a run does without.
+    """
+    if str(message).startswith("Error writing persistent compilation cache entry"):
+        return
     damaged = re.match(r"Error reading persistent compilation cache entry for '(\w+)'", str(message))
     if damaged is None:
         show(message, *where)
@@ -95,24 +106,64 @@ def _show_or_mend(show: Callable[..., None], cache: Path, message: Warning | str
         path.unlink(missing_ok=True)
 
 
+def command(main: Main) -> Main:
+    """A command that ends in one line and an exit code where the machine runs out of something, not in a traceback.
+
+    The exit code is 1; it is 2 for what the user gave (see `user_errors`) and 130 for an interrupt (see
+    `experiments`). An error's notes are part of the line. What else is raised is a mistake of ours and is shown whole.
+    """
+
+    @wraps(main)
+    def ending(argv: list[str] | None = None) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")  # whatever characters the terminal has
+        try:
+            try:
+                return main(argv)
+            finally:
+                if sys.stdout is not None:
+                    sys.stdout.flush()
+        except BrokenPipeError:  # as of `| head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            raise SystemExit(1) from None
+        except Exception as error:
+            of_jax = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")  # too little memory, as a rule
+            if not (of_jax or isinstance(error, OSError | MemoryError | FloatingPointError | OverflowError)):
+                raise
+            memory = ["out of memory"] if isinstance(error, MemoryError) else []
+            notes = [note for note in getattr(error, "__notes__", ()) if "\n" not in note]  # those of JAX are pages
+            text = "; ".join([*memory, first_line(error), *notes])
+            raise SystemExit(f"error: {printable(text)}") from error
+
+    return ending  # type: ignore[return-value]
+
+
+# What a machine runs out of, whatever the user gave.
+RUNS_OUT = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EMFILE, errno.ENFILE, errno.EIO, errno.EPIPE, errno.ENOMEM)
+
+
 @contextlib.contextmanager
 def user_errors() -> Iterator[None]:
-    """Ends the program with one line instead of a traceback: for the part that checks what the user gave."""
+    """Ends the program with one line and exit code 2: for the part that checks what the user gave."""
     try:
         yield
     except (ValueError, TypeError, OSError) as error:
-        sys.exit(_fail(str(error)))
+        if getattr(error, "errno", None) in RUNS_OUT:
+            raise
+        print(f"error: {printable(str(error))}", file=sys.stderr)
+        raise SystemExit(2) from error
 
 
 def first_line(error: Exception) -> str:
     """What an error of another library says, in one line of at most 200 characters."""
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return line if len(line) <= 200 else f"{line[:95]} ... {line[-100:]}"
 
 
-def _fail(message: str) -> int:
-    print(f"error: {message}", file=sys.stderr)
-    return 2
+def printable(text: str) -> str:
+    """The text as one line for any terminal: a path may hold ends of lines, escape codes, or bytes that are no text."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def _one_line(box: str) -> str:

@@ -8,12 +8,18 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 from rich.table import Table
 
-_console = Console(highlight=False)
+from experiments.cli import printable
+
+PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}  # a path may look like any of them
+_console = Console(**PLAIN)
+if _console.width < 1:  # of COLUMNS=0, where rich would print nothing at all
+    _console.width = 80
 
 
-def write(text: Any) -> None:
-    """Prints, above a progress bar where there is one."""
-    _console.print(text, soft_wrap=True)
+def write(*lines: str) -> None:
+    """Prints lines as they are, above a progress bar where there is one; what cannot be printed is escaped."""
+    for line in lines:
+        _console.print(printable(line), soft_wrap=True)
 
 
 def epochs(first: int, last: int, unit: str = "epoch") -> Iterator[tuple[int, Callable[[str], None]]]:
@@ -24,7 +30,9 @@ def epochs(first: int, last: int, unit: str = "epoch") -> Iterator[tuple[int, Ca
     """
     start = printed = time.perf_counter()
     is_terminal = _console.is_terminal
-    with Progress(TextColumn("{task.description}"), console=_console, disable=not is_terminal) as progress:
+    with Progress(
+        TextColumn("{task.description}", markup=False), console=_console, disable=not is_terminal
+    ) as progress:
         task = progress.add_task(f"{unit} {first}")
         for epoch in range(first, last + 1):
 
@@ -81,12 +89,12 @@ def write_results(results: dict[str, Any]) -> None:
 
 def write_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table of text; all columns but the first are aligned to the right."""
-    table = Table(title=title)
+    table = Table(title=printable(title))
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i else "left")
     for row in rows:
         table.add_row(*row)
-    wide = Console(highlight=False)
+    wide = Console(**PLAIN)
     wide.width = max(wide.width, 170)  # a line longer than the window is better than numbers broken in two
     wide.print(table)
 

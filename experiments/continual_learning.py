@@ -11,7 +11,6 @@ Source: arXiv 2002.10778, section 4.3.
 """
 
 import itertools
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -32,6 +31,7 @@ from experiments import (
     data,
     networks,
     prediction,
+    reading,
     runs,
     tasks,
     training,
@@ -42,6 +42,7 @@ from experiments.image_classification import stop_if_not_finite
 EXPERIMENT = "continual_learning"
 
 
+@cli.command
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The command line; returns what results.json holds."""
     config = cli.parse(Config, PRESETS, METHODS, "python -m experiments.continual_learning", argv)
@@ -53,23 +54,20 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         if results and results["tasks"] >= (config.stop_after_tasks or config.tasks):
             console.write(f"run folder {out} holds a finished run of {results['tasks']} tasks: it is shown again")
             continual_tables.write_results(results)
-            console.write(f"figures: {' '.join(map(str, draw(results, beside, out)))}\nresults: {out / 'results.json'}")
+            write_paths(draw(results, beside, out), out)
             return results
         check_fields(config)
         dataset = load(config)
         method_at = continual_programs.make_method(config, len(dataset.train.labels))
         model = continual_programs.make_network(config, dataset)
-        lock = runs.start(out, EXPERIMENT, config, resume=config.resume)
-    try:
-        with lock:
-            return run(config, method_at, model, dataset, beside, out)
-    except OSError as error:  # a full disk, as a rule
-        raise SystemExit(f"error: {error}; run folder {out}, where --resume continues after the last task") from error
+        lock = runs.start(out, EXPERIMENT, config)
+    with lock:
+        return run(config, method_at, model, dataset, beside, out)
 
 
 def read_beside(folder: Path | None) -> dict[str, Any] | None:
     """The results of the run that the figure shows next to this one."""
-    results = None if folder is None else runs.read_results(folder)
+    results = None if folder is None else reading.read(folder).results
     of_this_kind = results is not None and results.get("experiment") == EXPERIMENT and "curve_accuracy" in results
     if folder is not None and not of_this_kind:
         raise ValueError(f"beside must be the folder of a finished run of {EXPERIMENT}, got {str(folder)!r}")
@@ -82,6 +80,11 @@ def draw(results: dict[str, Any], beside: dict[str, Any] | None, out: Path) -> l
     if results["weight_probability_histograms"] is not None:
         figures.append(continual_plots.weight_probabilities(out / "weights.png", results))
     return figures
+
+
+def write_paths(figures: list[Path], out: Path) -> None:
+    """The last lines of a run: where its files are."""
+    console.write(f"figures: {' '.join(map(str, figures))}", f"results: {out / 'results.json'}")
 
 
 def load(config: Config) -> data.Dataset:
@@ -107,7 +110,9 @@ def load_network(path: str | Path, task: int) -> tuple[bb.Posterior, prediction.
         task: counted from 1.
 
     Returns:
-        The posterior, ``apply_fn(weights, images)`` for its weights, and the task's test images [n, pixel] and labels.
+        The posterior, ``apply_fn(weights, images)`` for its weights, and the task's test images [n, pixel] and labels:
+        ``(pixel - input_mean) / input_std`` with what is in the posterior's config, in the order that
+        `tasks.permutations` gives. The mean in results.json is of networks drawn with ``tasks.keys(seed)[2]``.
 
     Raises:
         ValueError: no such task, or what `bbinn_jax.load_posterior` and `data.load` refuse.
@@ -146,7 +151,8 @@ def run(
     console.write(
         f"{config.tasks} task{'s' * (config.tasks > 1)}, each {config.dataset} with its pixels in another order: "
         f"{len(images):,} training, {len(dataset.test.labels):,} {tested} images; {config.method} on {device}; "
-        f"run folder {out}\n{bb.partition_table(natural, real)}"
+        f"run folder {out}",
+        *bb.partition_table(natural, real).splitlines(),
     )
     states, statistics, history, seconds = train(config, method_at, model, states, keys[1:3], orders, dataset, out)
 
@@ -175,12 +181,14 @@ def run(
     for i, seed in enumerate(seeds):
         state = prediction.part(states, i)
         batch_stats = prediction.part(statistics, i) if config.batch_norm == "per-task" else state.batch_stats
-        kept = bb.Posterior(state.params[0], state.params[1], batch_stats, runs.kept_config(config, seed))
+        kept = bb.Posterior(
+            state.params[0], state.params[1], batch_stats, runs.kept_config(config, seed, dataset.mean, dataset.std)
+        )
         bb.save_posterior(out / f"network-{seed}.safetensors", kept)
     figures = draw(results, beside, out)
-    runs.write_json(out / "results.json", results)
+    results = runs.write_results(out, results)
     continual_tables.write_results(results)
-    console.write(f"figures: {' '.join(map(str, figures))}\nresults: {out / 'results.json'}")
+    write_paths(figures, out)
     if results["tasks"] < config.tasks:
         console.write(f"stopped after task {results['tasks']} of {config.tasks}: --resume goes on")
     return results
@@ -216,10 +224,11 @@ def train(
         lambda x: jnp.zeros((config.seeds, config.tasks, *x.shape[1:]), x.dtype), states.batch_stats
     )
     done, seconds = checkpoints.latest(out) or 0, 0.0
+    lines_before: str | None = ""
     with cli.user_errors():
         if done:
-            (states, statistics), seconds = checkpoints.restore(out, done, (states, statistics), identity)
-        history = runs.rewind_metrics(out, done, config.seeds, unit="task")
+            (states, statistics), seconds, lines_before = checkpoints.restore(out, done, (states, statistics), identity)
+        history = runs.rewind_metrics(out, lines_before, done, config.seeds, unit="task")
     if done:
         console.write(f"continuing after task {done}")
     elif config.resume:
@@ -244,7 +253,8 @@ def train(
             span = jnp.int32(first), jnp.int32(end - first), jnp.float32(rate_factor)
             of_seeds = (states, train_keys, orders[:, task - 1], prior)
             states, metrics, finite = programs.train(dataset.train, *span, *of_seeds)
-            stop_if_not_finite(finite, config.seed, int(states.step.min()), (task - 1) * config.epochs + end, out)
+            step, epoch = int(states.step.min()), (task - 1) * config.epochs + end
+            stop_if_not_finite(finite, config.seed, step, epoch, out, states)
             statistics = programs.keep(statistics, jnp.int32(task - 1), states.batch_stats)
             tested = (dataset, jnp.int32(task), states, statistics, test_keys, orders)
             scores = programs.test_within(*tested)
@@ -262,14 +272,12 @@ def train(
         history += lines
         runs.append_metrics(out, lines)
         now = time.perf_counter()
-        checkpoints.save(out, task, (states, statistics), seconds + now - start, identity)
+        text = runs.metrics_text(history)
+        checkpoints.save(out, task, (states, statistics), seconds + now - start, identity, text)
         report(continual_tables.progress(lines))
     seconds += time.perf_counter() - start
     return states, statistics, history, {"wall_seconds": seconds, "compile_seconds": compile_seconds}
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command with --resume continues after the last task, if one is done")
+    main()

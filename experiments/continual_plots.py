@@ -9,7 +9,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-matplotlib.use("Agg")
 MOST_TASKS = 10  # with curves and histograms of their own
 
 

@@ -8,7 +8,16 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from experiments import methods
-from experiments.ranges import check_range, check_widths
+from experiments.ranges import (
+    BELOW_ONE,
+    LARGEST,
+    MOST_EPOCHS,
+    MOST_EVAL_SAMPLES,
+    MOST_SAMPLES,
+    MOST_SEEDS,
+    check_ranges,
+    check_widths,
+)
 
 MethodName = Literal["bayesbinn", "ste", "bop", "bimu"]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
@@ -45,121 +54,124 @@ class Config:
     """Trains a binary network on one task after the other and shows what it forgets."""
 
     preset: str = "permuted-digits"
-    """Which preset the other fields start from: permuted-digits, permuted-mnist, permuted-mnist-best,
+    """Chooses where the other fields start from: permuted-digits, permuted-mnist, permuted-mnist-best,
     permuted-mnist-stream."""
     method: MethodName = "bayesbinn"
-    """How the weights are trained."""
+    """Chooses how the weights are trained."""
     prior: Literal["previous", "none"] = "previous"
-    """Prior of a task: the posterior after the task before, or for every task the uniform one (bayesbinn)."""
+    """Chooses the prior of a task: the posterior after the task before, or always the uniform one (bayesbinn)."""
     dataset: Literal["digits", "mnist"] = "digits"
-    """Whose pixels each task permutes. Digits comes with scikit-learn, mnist is read from TFDS_DATA_DIR."""
+    """Names the images whose pixels each task permutes: digits (of scikit-learn), or mnist, from TFDS_DATA_DIR."""
     seed: int = 0
-    """Of everything random: permutations, initialization, order, samples."""
+    """Seeds everything random: permutations, initialization, order, samples."""
     seeds: int = 1
-    """Train this many networks in one program, with seeds counted up from --seed."""
+    """Trains this many networks in one program, with seeds counted up from --seed."""
     out: Path | None = None
-    """Run folder. Default: a folder in runs, named after preset, method, prior and seed."""
+    """Names the run folder. Default: a folder in runs, named after preset, method, prior and seed."""
     overwrite: bool = False
-    """Whether to replace a run in that folder."""
+    """Replaces a run that is already in that folder."""
     resume: bool = False
-    """Continue the interrupted run in that folder after its last finished task (from the start where there is none)."""
+    """Continues the interrupted run in that folder after its last finished task, or starts where there is none."""
     beside: Path | None = None
-    """Folder of a finished run that the figure shows next to this one: the same without the prior, say."""
+    """Names the folder of a finished run that the figure shows next to this one: the same without the prior, say."""
 
     tasks: int = 5
-    """How many, one after the other."""
+    """Sets how many tasks are learned, one after the other."""
     epochs: int = 50
-    """Of each task; the learning rate falls from its start to 0 in each."""
+    """Sets the epochs of each task, in which the learning rate falls from its start to 0."""
     stop_after_tasks: int | None = None
-    """End early; --resume goes on."""
+    """Ends early; --resume goes on."""
     batch_size: int = 50
-    """Images in a batch."""
+    """Sets the number of images in a batch."""
     train_images: int | None = None
-    """Train on no more than this many."""
+    """Trains on no more than this many images."""
     validation_fraction: float = 0.0
-    """Share of the training images that is held back and takes the place of the test images: to choose settings by."""
+    """Holds back this share of the training images in place of the test images, to choose settings by."""
     eval_images: int | None = None
-    """Test on no more than this many images of each task, to save time."""
+    """Tests on no more than this many images of each task, to save time."""
     eval_samples: int = 50
-    """Networks drawn from the posterior for the mean prediction (bayesbinn, bimu)."""
+    """Draws this many networks from the posterior for the mean prediction (bayesbinn, bimu)."""
     average: Literal["probabilities", "logits"] = "probabilities"
-    """What the mean prediction is the mean of; the paper's authors average logits."""
+    """Chooses what the mean prediction averages; the paper's authors average logits."""
     curve_points: int = 10
-    """Times in each task at which every task so far is tested, for the figure."""
+    """Tests every task so far at so many times in each task, for the figure."""
     curve_samples: int = 10
-    """Networks in the mean prediction of the figure (bayesbinn, bimu); the tables have --eval-samples."""
+    """Draws so many networks for the mean prediction of the figure (bayesbinn, bimu); tables have --eval-samples."""
 
     hidden: tuple[int, ...] = (100, 100)
-    """Width of each hidden dense layer."""
+    """Sets the width of each hidden dense layer."""
     batch_norm: Literal["shared", "per-task", "reestimated", "none", "layer"] = "shared"
-    """Statistics at test time: those of the last training batches for all tasks; those that each task's training ended
-    with; each task's own, measured on --batch-norm-images of its images. Or no batch norm: none, or layer norms."""
+    """Chooses the statistics at test time: those of the last training batches for all tasks (shared); those that each
+    task's training ended with (per-task); those of a task, measured on --batch-norm-images of it (reestimated). With
+    none and layer there is no batch norm: nothing takes its place, or layer norms do."""
     batch_norm_decay: float = 0.85
-    """Of the running statistics."""
+    """Sets how slowly the running statistics of batch norms change: this much of them stays in a step."""
     batch_norm_eps: float = 1e-4
-    """Added to the variance."""
+    """Is added to the variance in norms."""
     batch_norm_images: int = 1000
-    """Images of a task, without their labels, that set the statistics (reestimated)."""
+    """Measures the statistics on so many images of a task, without their labels (reestimated)."""
     output_scale: bool = False
-    """Whether a trained real scalar multiplies the logits."""
+    """Multiplies the logits by a trained real number."""
 
     learning_rate: float = 1e-3
-    """Of the weights, at the start of each task; for bop its gamma, for bimu its largest step."""
+    """Sets the learning rate of the weights at the start of each task; for bop the gamma, for bimu the largest step."""
     later_rate_factor: float = 1.0
-    """What steps of the binary weights are multiplied by from the second task on."""
+    """Multiplies the steps of the binary weights from the second task on."""
     real_learning_rate: float = 1e-2
-    """Of the real parameters (Adam, same schedule)."""
+    """Sets the learning rate of the real parameters, which Adam trains with the same schedule."""
     noise: Literal["weights", "activations"] = "weights"
-    """What is random in a step (bayesbinn, bimu): relaxed weights, or activations of the same mean and variance."""
+    """Chooses what is random in a step (bayesbinn, bimu): relaxed weights, or activations of like mean and variance."""
     temperature: float = 1e-2
-    """Of the relaxed samples (bayesbinn, bimu; noise of weights)."""
+    """Sets the temperature of the relaxed samples (bayesbinn, bimu; noise of weights)."""
     final_temperature: float | None = None
-    """At the end of each task, reached geometrically epoch by epoch. Default: the same as at its start."""
+    """Sets the temperature at the end of a task, reached geometrically epoch by epoch. Default: that at its start."""
     num_samples: int = 1
-    """Relaxed samples in a step (bayesbinn, bimu); 0 trains at the expectation."""
+    """Draws so many relaxed samples in a step (bayesbinn, bimu); 0 trains at the expectation."""
     momentum: float = 0.0
-    """Of the learning rule (bayesbinn)."""
+    """Averages the steps of the learning rule with this momentum (bayesbinn)."""
     kl_weight: float = 1.0
-    """Weight of the KL term (bayesbinn; 1 is Bayes), or of the prior (bimu)."""
+    """Weighs the KL term (bayesbinn; 1 is Bayes), or the prior (bimu)."""
     train_set_factor: float = 1.0
-    """How many times its training images the data set counts for (bayesbinn)."""
+    """Says how many times its training images the data set counts for (bayesbinn)."""
     init_scale: float = 10.0
-    """Size of the natural parameters at the start (bayesbinn, bimu)."""
+    """Sets the size of the natural parameters at the start (bayesbinn, bimu)."""
     eps: float = 1e-10
-    """Of the relaxed samples and of the Fisher information (bayesbinn, bimu)."""
+    """Is added in the relaxed samples and in the Fisher information (bayesbinn, bimu)."""
     memory_window: float = 60_000.0
-    """Steps after which an unsure weight has forgotten; the surer, the slower (bimu)."""
+    """Sets the steps after which an unsure weight has forgotten; the surer it is, the slower it forgets (bimu)."""
     threshold: float = 1e-8
-    """Average gradient above which a weight flips (bop)."""
+    """Sets the average gradient above which a weight flips (bop)."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field out of its range (the library checks its own arguments)."""
-        for name, low, high in (
-            ("tasks", 1, 10_000),
-            ("epochs", 1, None),
-            ("stop_after_tasks", 1, self.tasks),
-            ("batch_size", 1, None),
-            ("train_images", 1, None),
-            ("eval_images", 1, None),
-            ("eval_samples", 1, None),
-            ("curve_points", 1, None),
-            ("curve_samples", 1, None),
-            ("seed", 0, 2**32 - 1),
-            ("seeds", 1, 2**32 - self.seed),
-            ("batch_norm_decay", 0, 1),
-            ("batch_norm_eps", 0, None),
-            ("batch_norm_images", 50, None),  # a variance needs some
-            ("learning_rate", 0, None),
-            ("later_rate_factor", 0, None),
-            ("real_learning_rate", 0, None),
-            ("train_set_factor", 0, None),
-            ("init_scale", 0, None),
-        ):
-            check_range(self, name, low, high)
-        if self.final_temperature is not None and not 0 < self.final_temperature < float("inf"):
-            raise ValueError(f"final_temperature must be finite and above 0, got {self.final_temperature!r}")
-        if not 0 <= self.validation_fraction < 1:
-            raise ValueError(f"validation_fraction must be in [0, 1), got {self.validation_fraction!r}")
+        check_ranges(
+            self,
+            (
+                ("tasks", 1, 10_000),
+                ("epochs", 1, MOST_EPOCHS),
+                ("stop_after_tasks", 1, self.tasks),
+                ("batch_size", 1, LARGEST),
+                ("train_images", 1, LARGEST),
+                ("eval_images", 1, LARGEST),
+                ("eval_samples", 1, MOST_EVAL_SAMPLES),
+                ("num_samples", 0, MOST_SAMPLES),
+                ("curve_points", 1, 10_000),
+                ("curve_samples", 1, MOST_EVAL_SAMPLES),
+                ("seed", 0, 2**32 - 1),
+                ("seeds", 1, min(MOST_SEEDS, 2**32 - self.seed)),
+                ("batch_norm_decay", *BELOW_ONE),
+                ("batch_norm_eps", 0, None),
+                ("batch_norm_images", 50, LARGEST),  # a variance needs some
+                ("learning_rate", 0, None),
+                ("later_rate_factor", 0, None),
+                ("real_learning_rate", 0, None),
+                ("train_set_factor", 0, 1e6),
+                ("init_scale", 0, None),
+                ("momentum", *BELOW_ONE),
+                ("final_temperature", 0, None, 0),
+                ("validation_fraction", *BELOW_ONE),
+            ),
+        )
         check_widths(self, "hidden")
         if self.overwrite and self.resume:
             raise ValueError("resume must not be given together with overwrite, got both")
@@ -208,13 +220,13 @@ def permuted_mnist(method: str) -> Config:
 def permuted_mnist_best(method: str) -> Config:
     """Noise of activations, and layer norms, which have no statistics to forget."""
     config = dataclasses.replace(permuted_mnist(method), preset="permuted-mnist-best", batch_norm="layer")
-    return _alive(config, init_scale=3.0)
+    return _with_uncertainty(config, init_scale=3.0)
 
 
 def permuted_mnist_stream(method: str) -> Config:
     """A hundred tasks, each image seen once."""
     config = dataclasses.replace(
-        _alive(permuted_mnist_best(method), init_scale=1.0),
+        _with_uncertainty(permuted_mnist_best(method), init_scale=1.0),
         preset="permuted-mnist-stream",
         tasks=100,
         epochs=1,
@@ -231,7 +243,7 @@ def permuted_mnist_stream(method: str) -> Config:
     return dataclasses.replace(config, **changes[method])
 
 
-def _alive(config: Config, init_scale: float) -> Config:
+def _with_uncertainty(config: Config, init_scale: float) -> Config:
     """With noise of activations, and a start closer to a fair coin (bayesbinn)."""
     if config.method != "bayesbinn":
         return config

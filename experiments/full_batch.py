@@ -20,7 +20,7 @@ import optax
 
 import bbinn_jax as bb
 from experiments import runs
-from experiments.ranges import check_range, check_widths
+from experiments.ranges import BELOW_ONE, MOST_SAMPLES, check_ranges, check_widths
 
 
 @dataclass(frozen=True)
@@ -28,52 +28,56 @@ class Settings:
     """What all experiments with full batches have in common."""
 
     preset: str = "paper"
-    """Which preset the other fields start from: paper, or tuned."""
+    """Chooses where the other fields start from: paper, or tuned."""
     seed: int = 0
-    """Of everything random: data, initialization, samples."""
+    """Seeds everything random: data, initialization, samples."""
     out: Path | None = None
-    """Run folder. Default: runs/EXPERIMENT-PRESET-SEED."""
+    """Names the run folder. Default: runs/EXPERIMENT-PRESET-SEED."""
     overwrite: bool = False
-    """Whether to replace a run in that folder."""
+    """Replaces a run that is already in that folder."""
 
     num_train: int = 200
-    """Number of training points that are generated."""
+    """Sets the number of training points that are generated."""
     noise: float = 0.1
-    """Standard deviation of what is added to the generated points."""
+    """Sets the standard deviation of the noise that is added to the generated points."""
     hidden: tuple[int, ...] = (64, 64)
-    """Width of each hidden layer."""
+    """Sets the width of each hidden layer."""
     steps: int = 3000
-    """Length of the training, and of the learning-rate schedule."""
+    """Sets the length of the training and of the learning-rate schedule."""
     learning_rate: float = 1e-3
-    """Of the learning rule, at the start of the schedule."""
+    """Sets the learning rate of the rule at the start of the schedule."""
     temperature: float = 1.0
-    """Of the relaxed samples."""
+    """Sets the temperature of the relaxed samples."""
     num_samples: int = 5
-    """Relaxed samples in a step; 0 trains at the expectation."""
+    """Draws so many relaxed samples in a step; 0 trains at the expectation."""
     momentum: float = 0.99
-    """Of the learning rule."""
+    """Averages the steps of the learning rule with this momentum."""
     kl_weight: float = 1.0
-    """Weight of the KL term; 1 is Bayes."""
+    """Weighs the KL term, and so the prior; 1 is Bayes."""
     init_scale: float = 15.0
-    """Size of the natural parameters at the start."""
+    """Sets the size of the natural parameters at the start."""
     ste_learning_rate: float = 1e-2
-    """Of Adam on the latent weights of straight-through training, same schedule."""
+    """Sets the learning rate of Adam in straight-through training, with the same schedule."""
     eval_samples: int = 10
-    """Networks drawn from the posterior for the mean prediction."""
+    """Draws this many networks from the posterior for the mean prediction."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field out of its range (the library checks its own arguments)."""
-        for name, low, high in (
-            ("seed", 0, 2**32 - 1),
-            ("num_train", 10, 100_000),
-            ("steps", 1, 10_000_000),
-            ("eval_samples", 2, 1_000_000),
-            ("noise", 0, None),
-            ("learning_rate", 0, None),
-            ("ste_learning_rate", 0, None),
-            ("init_scale", 0, None),
-        ):
-            check_range(self, name, low, high)
+        check_ranges(
+            self,
+            (
+                ("seed", 0, 2**32 - 1),
+                ("num_train", 10, 100_000),
+                ("steps", 1, 10_000_000),
+                ("eval_samples", 2, MOST_SAMPLES),
+                ("num_samples", 0, MOST_SAMPLES),
+                ("noise", 0, 1e6),
+                ("learning_rate", 0, None),
+                ("ste_learning_rate", 0, None),
+                ("init_scale", 0, None),
+                ("momentum", *BELOW_ONE),
+            ),
+        )
         check_widths(self, "hidden")
 
 
@@ -168,12 +172,16 @@ def compile_and_run(fn: Callable[..., Any], *args: Any) -> tuple[Any, dict[str, 
 def write_metrics(folder: Path, posterior: Fit, ste: Fit, every: int = 100) -> None:
     """Writes a line for every 100th step and the last to metrics.jsonl.
 
-    Ends the program if a loss was not finite: what it left behind is of no use.
+    Raises:
+        FloatingPointError: a loss was not finite, and so what it left behind is of no use.
     """
     for name, losses in (("bayesbinn", posterior.loss), ("ste", ste.loss)):
         if not np.all(np.isfinite(losses)):
             step = 1 + int(np.argmin(np.isfinite(losses)))
-            raise SystemExit(f"error: the loss of {name} is not finite in step {step}; {folder} holds no results")
+            raise FloatingPointError(f"the loss of {name} is not finite in step {step}")
+    for name, trained in (("bayesbinn", posterior), ("ste", ste)):
+        if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(trained.params)):
+            raise FloatingPointError(f"a parameter of {name} is not finite after the last step")
     num_steps = len(posterior.loss)
     runs.append_metrics(
         folder,
@@ -187,6 +195,25 @@ def write_metrics(folder: Path, posterior: Fit, ste: Fit, every: int = 100) -> N
             for step in sorted({*range(every, num_steps + 1, every), num_steps})
         ],
     )
+
+
+def keep_networks(
+    folder: Path, settings: Settings, posterior: Fit, ste: Fit, statistics: Any = None, **scales: np.ndarray | float
+) -> None:
+    """Writes network-SEED.safetensors, the posterior, and network-ste-SEED.safetensors, the latent weights of ste.
+
+    Args:
+        folder: of the run.
+        settings: kept as the files' config.
+        posterior, ste: what was trained.
+        statistics: what a network needs besides its weights.
+        scales: ``input_mean`` and ``input_std``; where they are not given, inputs are used as they are.
+    """
+    config = runs.kept_config(settings, settings.seed, scales.pop("input_mean", 0.0), scales.pop("input_std", 1.0))
+    config |= {name: np.ravel(value).tolist() for name, value in scales.items()}
+    for name, trained in (("", posterior), ("ste-", ste)):
+        kept = bb.Posterior(trained.params, None, statistics, config)
+        bb.save_posterior(folder / f"network-{name}{settings.seed}.safetensors", kept)
 
 
 def common_results(experiment: str, settings: Settings, posterior: Fit, seconds: dict[str, float]) -> dict[str, Any]:

@@ -9,7 +9,6 @@ metrics.jsonl, checkpoints, results.json and a figure.
 """
 
 import contextlib
-import sys
 import time
 from functools import partial
 from pathlib import Path
@@ -28,6 +27,7 @@ from experiments.presets import METHODS, PRESETS, Config
 EXPERIMENT = "image_classification"
 
 
+@cli.command
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The command line; returns what results.json holds."""
     config = cli.parse(Config, PRESETS, METHODS, "python -m experiments.image_classification", argv)
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     lock = contextlib.ExitStack()
 
     def start() -> None:
-        lock.enter_context(runs.start(out, EXPERIMENT, config, resume=config.resume))
+        lock.enter_context(runs.start(out, EXPERIMENT, config))
 
     with cli.user_errors():
         sharding.join(config)
@@ -52,13 +52,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         model = make_network(config, dataset)
         mesh = sharding.make_mesh(config)
         sharding.on_first(start)
-    try:
-        with lock:
-            return run(config, method, model, dataset, index, mesh, out)
-    except OSError as error:  # a full disk, as a rule
-        raise SystemExit(
-            f"error: {error}; run folder {out}, where --resume continues after the last checkpoint"
-        ) from error
+    with lock:
+        return run(config, method, model, dataset, index, mesh, out)
 
 
 class Index(NamedTuple):
@@ -109,6 +104,33 @@ def make_network(config: Config, dataset: data.Dataset) -> networks.MLP | networ
     return networks.VGG(channels=config.channels, **settings)
 
 
+def load_network(path: str | Path, dataset: data.Dataset | None = None) -> prediction.Network:
+    """A network that a run has kept, as it was tested.
+
+    The numbers of results.json come back, of the mode and of the mean: where the config has batch_norm_images, each
+    network measures its batch-norm statistics on these training images, the mode and every sample its own. The
+    statistics in the file are those of the mode, for programs that have no training images. The mean in results.json
+    is of ``eval_samples`` networks, drawn with ``jax.random.split(jax.random.key(seed), 3)[2]``.
+
+    Args:
+        path: network-SEED.safetensors of a run folder.
+        dataset: from `data.load`, where it is loaded already.
+
+    Returns:
+        Posterior, apply_fn for images [n, height, width, channel], and what makes them of pixels in [0, 1].
+
+    Raises:
+        ValueError, FileNotFoundError: what `bbinn_jax.load_posterior` and `data.load` refuse.
+    """
+    posterior = bb.load_posterior(path)
+    config = runs.config_of(Config, posterior.config)
+    dataset = data.load(config.dataset) if dataset is None else dataset
+    reference = dataset.train.images[prediction.part(split(config, dataset), 0).reference]
+    apply_fn = prediction.network(make_network(config, dataset), prediction.kept_state(posterior), reference)
+    known = {"input_mean": dataset.mean, "input_std": dataset.std} | posterior.config  # files of old have neither
+    return prediction.Network(posterior, apply_fn, prediction.preprocessing(known))
+
+
 def run(
     config: Config,
     method: training.Method,
@@ -131,8 +153,8 @@ def run(
         natural, real = bb.partition(bb.combine(natural, real), {"": "real"})
     console.write(
         f"{config.dataset}: {index.train.shape[1]:,} training, {index.validation.shape[1]:,} validation, "
-        f"{len(dataset.test.labels):,} test images; {config.method} on {device}; run folder {out}\n"
-        f"{bb.partition_table(natural, real)}"
+        f"{len(dataset.test.labels):,} test images; {config.method} on {device}; run folder {out}",
+        *bb.partition_table(natural, real).splitlines(),
     )
 
     states, history, seconds = train(config, method, model, states, train_keys, dataset, index, mesh, out)
@@ -176,14 +198,16 @@ def run(
         state = prediction.part(states, i)
         reference = dataset.train.images[index.reference[i]]
         batch_stats = statistics(state, prediction.shipped(method, state), reference)
-        kept = bb.Posterior(state.params[0], state.params[1], batch_stats, runs.kept_config(config, seed))
+        kept = bb.Posterior(
+            state.params[0], state.params[1], batch_stats, runs.kept_config(config, seed, dataset.mean, dataset.std)
+        )
         sharding.on_first(partial(bb.save_posterior, out / f"network-{seed}.safetensors", kept))
     shown = prediction.part({name: on_test for name, (on_test, _) in predictions.items()}, 0)
     draw = partial(plots.image_classification, out / "figure.png", results, first_history, dataset, shown)
     figure = sharding.on_first(draw)
-    sharding.on_first(partial(runs.write_json, out / "results.json", results))
+    results = sharding.on_first(partial(runs.write_results, out, results))
     console.write_results(results)
-    console.write(f"figure:  {figure}\nresults: {out / 'results.json'}")
+    console.write(f"figure:  {figure}", f"results: {out / 'results.json'}")
     return results
 
 
@@ -206,11 +230,12 @@ def train(
     clock = partial(sharding.on_first, time.perf_counter)
     mode = jax.jit(bb.mode)
     first_mode = mode(states.params[0])
-    done, seconds = sharding.on_first(partial(checkpoints.latest, out)) or 0, 0.0
+    done, seconds, lines_before = sharding.on_first(partial(checkpoints.latest, out)) or 0, 0.0, ""
     with cli.user_errors():
         if done:
-            states, seconds = sharding.on_first(partial(checkpoints.restore, out, done, states, identity))
-        history = sharding.on_first(partial(runs.rewind_metrics, out, done, config.seeds))
+            restore = partial(checkpoints.restore, out, done, states, identity)
+            states, seconds, lines_before = sharding.state_on_first(restore, states)
+        history = sharding.on_first(partial(runs.rewind_metrics, out, lines_before, done, config.seeds))
     if done:
         console.write(f"continuing after epoch {done}")
     elif config.resume:
@@ -238,7 +263,7 @@ def train(
         everywhere = train_epoch(*args)
         args = (everywhere[0], *args[1:])
         states, metrics, finite = sharding.here(everywhere)
-        stop_if_not_finite(finite, config.seed, int(states.step[0]), epoch, out)
+        stop_if_not_finite(finite, config.seed, int(states.step[0]), epoch, out, states)
         scored = evaluate(dataset, states, (first_mode, last_mode), *of_index)
         last_mode = mode(states.params[0])
         values = {"train_loss": metrics.loss, "train_accuracy": metrics.accuracy, **scored}
@@ -251,7 +276,8 @@ def train(
         sharding.on_first(partial(runs.append_metrics, out, lines))
         now = clock()
         if now - saved >= config.checkpoint_seconds or epoch == last:
-            sharding.on_first(partial(checkpoints.save, out, epoch, states, seconds + now - start, identity))
+            text = runs.metrics_text(history)
+            sharding.on_first(partial(checkpoints.save, out, epoch, states, seconds + now - start, identity, text))
             saved = clock()
         mean = {name: np.mean([line[name] for line in lines]) for name in lines[0] if lines[0][name] is not None}
         report(
@@ -261,21 +287,29 @@ def train(
     return states, history, {"wall_seconds": seconds, "compile_seconds": compile_seconds}
 
 
-def stop_if_not_finite(finite: training.Finite, first_seed: int, step: int, epoch: int, out: Path) -> None:
-    """Ends the program if the loss or the gradient of the last step was not finite, and says where."""
-    for path, is_finite in jax.tree_util.tree_leaves_with_path(finite):
-        for i in np.flatnonzero(~np.asarray(is_finite)):
-            leaf = path_name(path[1:])
-            what = f"the gradient of {leaf}" if leaf else "the loss"
-            checkpoint = checkpoints.latest(out)
-            kept = "there is no checkpoint yet" if checkpoint is None else f"{out}/checkpoints/{checkpoint} is kept"
-            raise SystemExit(
-                f"error: {what} is not finite in step {step} (epoch {epoch}, seed {first_seed + i}); {kept}"
-            )
+def stop_if_not_finite(
+    finite: training.Finite, first_seed: int, step: int, epoch: int, out: Path, states: training.State | None = None
+) -> None:
+    """Ends the program if a loss, a gradient or (in states) what the last step made of them is not finite."""
+    found: dict[str, Any] = {"loss": finite.loss, "gradient of": finite.gradient}
+    if states is not None:
+        after = {"parameter": bb.combine(*states.params), "batch-norm statistic": states.batch_stats}
+        found |= _are_finite(after)
+    for what, tree in found.items():
+        for path, is_finite in jax.tree_util.tree_leaves_with_path(tree):
+            for i in np.flatnonzero(~np.asarray(is_finite)):
+                checkpoint = checkpoints.latest(out)
+                kept = "there is no checkpoint yet" if checkpoint is None else f"{out}/checkpoints/{checkpoint} is kept"
+                name = f"the {what} {path_name(path)}".rstrip()
+                where = f"in step {step} (epoch {epoch}, seed {first_seed + i})"
+                raise SystemExit(cli.printable(f"error: {name} is not finite {where}; {kept}"))
+
+
+@jax.jit
+def _are_finite(tree: Any) -> Any:
+    """Whether all numbers of each seed, the first axis, are finite."""
+    return jax.tree.map(lambda x: jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim))), tree)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command with --resume continues after the last checkpoint, if there is one")
+    main()

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap
@@ -14,7 +13,6 @@ from matplotlib.ticker import MaxNLocator
 from bbinn_jax import Prediction, metrics
 from experiments.data import Dataset
 
-matplotlib.use("Agg")
 BLUE, ORANGE, GREY, RED = "#3465a4", "#e07b00", "#8a8d88", "#c0282d"
 
 
@@ -102,7 +100,9 @@ def two_moons(
             axes.scatter(*chosen.T, s=14, marker=marker, color=color, edgecolors="white", linewidths=0.4)
         accuracy, entropy = results[f"test_accuracy_{name}"], results[f"far_entropy_{name}"]
         axes.set_title(title, fontsize=12, fontweight="bold", pad=20)
-        caption = f"test accuracy {accuracy:.1%}, entropy far away {entropy:.2f} nats"
+        caption = f"test accuracy {accuracy:.1%}" + (
+            "" if entropy is None else f", entropy far away {entropy:.2f} nats"
+        )
         axes.text(0.5, 1.03, caption, transform=axes.transAxes, ha="center", fontsize=9)
         axes.set(aspect="equal", xticks=range(-3, 5), yticks=range(-3, 4))
         axes.tick_params(length=2, labelsize=8)

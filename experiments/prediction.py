@@ -1,11 +1,12 @@
 """What trained networks answer, and how good their answers are."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 import bbinn_jax as bb
 from bbinn_jax._checks import path_name
@@ -19,6 +20,28 @@ SCORES = {
     "brier": bb.metrics.brier_score,
     "ece": bb.metrics.expected_calibration_error,
 }
+
+
+class Network(NamedTuple):
+    """A network that a run has kept, ready to predict.
+
+    Attributes:
+        posterior: what its file holds. A posterior's ``natural`` are natural parameters, those of other methods what
+            they trained; the weights of the network that is shipped are ``bb.mode(natural)``, but for full_precision,
+            whose ``natural`` are the weights.
+        apply_fn: ``apply_fn(weights, inputs)`` gives the output of the network for any weights, the mode or a sample.
+        preprocess: makes inputs of what was measured: ``(x - input_mean) / input_std``, both in ``posterior.config``.
+    """
+
+    posterior: bb.Posterior
+    apply_fn: ApplyFn
+    preprocess: Callable[[Any], jax.Array]
+
+
+def preprocessing(config: dict[str, Any], dtype: Any = np.float32) -> Callable[[Any], jax.Array]:
+    """Standardizes inputs as those of training were, given the config of a kept network."""
+    mean, std = (np.asarray(config[name], dtype) for name in ("input_mean", "input_std"))
+    return lambda inputs: jnp.asarray((np.asarray(inputs, dtype) - mean) / std, jnp.float32)
 
 
 def kept_state(kept: bb.Posterior) -> State:

@@ -7,7 +7,16 @@ import dataclasses
 from pathlib import Path
 from typing import Literal, get_args
 
-from experiments.ranges import check_range, check_widths
+from experiments.ranges import (
+    BELOW_ONE,
+    LARGEST,
+    MOST_EPOCHS,
+    MOST_EVAL_SAMPLES,
+    MOST_SAMPLES,
+    MOST_SEEDS,
+    check_ranges,
+    check_widths,
+)
 
 MethodName = Literal["bayesbinn", "ste", "bop", "pmf", "full_precision"]
 METHODS: tuple[MethodName, ...] = get_args(MethodName)
@@ -18,131 +27,133 @@ class Config:
     """Trains a binary network on images and shows what it knows and what it does not."""
 
     preset: str = "digits"
-    """Which preset the other fields start from: digits, mnist, cifar10, cifar100; some also with -short, or -bayes."""
+    """Chooses where the other fields start from: digits, mnist, cifar10, cifar100, some also with -short or -bayes."""
     method: MethodName = "bayesbinn"
-    """How the weights are trained."""
+    """Chooses how the weights are trained."""
     dataset: Literal["digits", "mnist", "cifar10", "cifar100"] = "digits"
-    """Digits comes with scikit-learn, the others are read from TFDS_DATA_DIR."""
+    """Names the images: digits comes with scikit-learn, the others are read from TFDS_DATA_DIR."""
     seed: int = 0
-    """Of everything random: split, initialization, order, samples."""
+    """Seeds everything random: split, initialization, order, samples."""
     seeds: int = 1
-    """Train this many networks in one program, with seeds counted up from --seed. Each is its own run to rounding."""
+    """Trains this many networks in one program, with seeds counted up from --seed. Each is its own run to rounding."""
     split_seed: int | None = None
-    """Of the split alone, for networks that hold back the same images. Default: each seed has its own."""
+    """Seeds the split alone, so that networks hold back the same images. Default: each seed has its own."""
     out: Path | None = None
-    """Run folder. Default: runs/image_classification-PRESET-METHOD-SEED."""
+    """Names the run folder. Default: runs/image_classification-PRESET-METHOD-SEED."""
     overwrite: bool = False
-    """Whether to replace a run in that folder."""
+    """Replaces a run that is already in that folder."""
     resume: bool = False
-    """Continue the interrupted run in that folder (from the start where there is none)."""
+    """Continues the interrupted run in that folder, or starts where there is none."""
     checkpoint_seconds: float = 60.0
-    """At least this time between checkpoints, which are written at the ends of epochs."""
+    """Sets the least time between checkpoints, which are written at the ends of epochs."""
 
     data_parallel: int = 1
-    """Divide each batch over this many devices."""
+    """Divides each batch over this many devices."""
     sample_parallel: int = 1
-    """Divide the relaxed samples of a step over this many devices, for each part of the batch (bayesbinn)."""
+    """Divides the relaxed samples of a step over this many devices, for each part of the batch (bayesbinn)."""
     distributed: bool = False
-    """Whether this is one of several processes of a run, which JAX finds by itself on Slurm and TPU pods."""
+    """Says that this is one of several processes of a run, which JAX finds by itself on Slurm and TPU pods."""
     coordinator_address: str | None = None
-    """HOST:PORT of the first of several processes, where JAX cannot find it."""
+    """Gives HOST:PORT of the first of several processes, where JAX cannot find it."""
     num_processes: int | None = None
-    """How many processes there are, where JAX cannot find out."""
+    """Says how many processes there are, where JAX cannot find out."""
     process_id: int | None = None
-    """Which of them this is, from 0, where JAX cannot find out."""
+    """Says which of them this is, counted from 0, where JAX cannot find out."""
 
     epochs: int = 200
-    """Length of the learning-rate schedule (a cosine to 0)."""
+    """Sets the length of the training and of the learning-rate schedule, a cosine to 0."""
     stop_after_epochs: int | None = None
-    """End early, with the schedule of the full run."""
+    """Ends early, with the schedule of the full run."""
     batch_size: int = 50
-    """Images in a batch."""
+    """Sets the number of images in a batch."""
     validation_fraction: float = 0.1
-    """Share of the training images held back."""
+    """Holds back this share of the training images."""
     train_images: int | None = None
-    """Train on no more than this many of the others."""
+    """Trains on no more than this many of the others."""
     eval_images: int | None = None
-    """Score no more than this many validation images, and test images, to save time."""
+    """Scores no more than this many validation images, and as many test images, to save time."""
     crop_and_flip: bool = False
-    """Whether to move and mirror the training images at random."""
+    """Moves and mirrors the training images at random."""
     eval_samples: int = 50
-    """Networks drawn from the posterior for the mean prediction (bayesbinn)."""
+    """Draws this many networks from the posterior for the mean prediction (bayesbinn)."""
 
     network: Literal["mlp", "vgg"] = "mlp"
-    """Dense layers, or convolutions before them."""
+    """Chooses dense layers (mlp), or convolutions before them (vgg)."""
     channels: tuple[int, ...] = (128, 256, 512)
-    """Width of each pair of convolutions (vgg)."""
+    """Sets the width of each pair of convolutions (vgg)."""
     hidden: tuple[int, ...] = (512, 512)
-    """Width of each hidden dense layer."""
+    """Sets the width of each hidden dense layer."""
     dropout: float = 0.0
-    """Rate before each dense layer."""
+    """Drops this share of the inputs of each dense layer in training."""
     batch_norm_decay: float = 0.98
-    """Of the running statistics."""
+    """Sets how slowly the running statistics of batch norms change: this much of them stays in a step."""
     batch_norm_eps: float = 1e-4
-    """Added to the variance."""
+    """Is added to the variance in batch norms."""
     batch_norm_gain: bool = False
-    """Whether batch norms have a trained real gain and bias."""
+    """Gives batch norms a trained real gain and bias."""
     batch_norm_images: int = 1000
-    """Training images on which each network that predicts sets its batch-norm statistics; 0: those of training."""
+    """Measures the batch-norm statistics of a network that predicts on so many images; 0 keeps the running ones."""
     output_scale: bool = True
-    """Whether a trained real scalar multiplies the logits."""
+    """Multiplies the logits by a trained real number."""
 
     learning_rate: float = 1e-4
-    """Of the weights, at the start of the schedule; for bop its gamma."""
+    """Sets the learning rate of the weights at the start of the schedule; for bop it is the gamma."""
     real_learning_rate: float = 1e-2
-    """Of the real parameters (Adam, same schedule)."""
+    """Sets the learning rate of the real parameters, which Adam trains with the same schedule."""
     noise: Literal["weights", "activations"] = "weights"
-    """What is random in a step (bayesbinn): relaxed weights, or activations of the same mean and variance."""
+    """Chooses what is random in a step (bayesbinn): relaxed weights, or activations of the same mean and variance."""
     temperature: float = 1e-10
-    """Of the relaxed samples (bayesbinn, noise of weights)."""
+    """Sets the temperature of the relaxed samples (bayesbinn, noise of weights)."""
     num_samples: int = 1
-    """Relaxed samples in a step (bayesbinn); 0 trains at the expectation."""
+    """Draws so many relaxed samples in a step (bayesbinn); 0 trains at the expectation."""
     momentum: float = 0.0
-    """Of the learning rule (bayesbinn)."""
+    """Averages the steps of the learning rule with this momentum (bayesbinn)."""
     kl_weight: float = 1.0
-    """Weight of the KL term (bayesbinn); 1 is Bayes."""
+    """Weighs the KL term, and so the prior (bayesbinn); 1 is Bayes."""
     train_set_factor: float = 1.0
-    """How many times its training images the data set counts for (bayesbinn): more with random crops."""
+    """Says how many times its training images the data set counts for (bayesbinn): more with random crops."""
     init_scale: float = 20.0
-    """Size of the natural parameters at the start (bayesbinn)."""
+    """Sets the size of the natural parameters at the start (bayesbinn)."""
     threshold: float = 1e-8
-    """Average gradient above which a weight flips (bop)."""
+    """Sets the average gradient above which a weight flips (bop)."""
     final_beta: float = 1000.0
-    """Sharpness of the tanh at the end of the schedule, from 1 (pmf)."""
+    """Sets the sharpness that the tanh, which starts with 1, has at the end of the schedule (pmf)."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field out of its range (the library checks its own arguments)."""
-        for name, low, high in (
-            ("epochs", 1, None),
-            ("stop_after_epochs", 1, self.epochs),
-            ("batch_size", 1, None),
-            ("eval_samples", 1, None),
-            ("train_images", 1, None),
-            ("eval_images", 1, None),
-            ("batch_norm_images", 0, None),
-            ("seed", 0, 2**32 - 1),
-            ("split_seed", 0, 2**32 - 1),
-            ("seeds", 1, 2**32 - self.seed),
-            ("checkpoint_seconds", 0, None),
-            ("data_parallel", 1, None),
-            ("sample_parallel", 1, None),
-            ("num_processes", 1, None),
-            ("process_id", 0, None),
-            ("train_set_factor", 1, None),
-            ("batch_norm_eps", 0, None),
-            ("final_beta", 1, None),
-            ("learning_rate", 0, None),
-            ("real_learning_rate", 0, None),
-            ("init_scale", 0, None),
-            ("batch_norm_decay", 0, 1),
-        ):
-            check_range(self, name, low, high)
+        check_ranges(
+            self,
+            (
+                ("epochs", 1, MOST_EPOCHS),
+                ("stop_after_epochs", 1, self.epochs),
+                ("batch_size", 1, LARGEST),
+                ("eval_samples", 1, MOST_EVAL_SAMPLES),
+                ("num_samples", 0, MOST_SAMPLES),
+                ("train_images", 1, LARGEST),
+                ("eval_images", 1, LARGEST),
+                ("batch_norm_images", 0, LARGEST),
+                ("seed", 0, 2**32 - 1),
+                ("split_seed", 0, 2**32 - 1),
+                ("seeds", 1, min(MOST_SEEDS, 2**32 - self.seed)),
+                ("checkpoint_seconds", 0, None),
+                ("data_parallel", 1, LARGEST),
+                ("sample_parallel", 1, LARGEST),
+                ("num_processes", 1, LARGEST),
+                ("process_id", 0, LARGEST),
+                ("train_set_factor", 1, 1e6),
+                ("batch_norm_eps", 0, None),
+                ("final_beta", 1, None),
+                ("learning_rate", 0, None),
+                ("real_learning_rate", 0, None),
+                ("init_scale", 0, None),
+                ("batch_norm_decay", *BELOW_ONE),
+                ("dropout", *BELOW_ONE),
+                ("momentum", *BELOW_ONE),
+                ("validation_fraction", 0, 1, 0, 1),
+            ),
+        )
         if 0 < self.batch_norm_images < 50:  # a variance needs some
             raise ValueError(f"batch_norm_images must be 0 or at least 50, got {self.batch_norm_images!r}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout must be in [0, 1), got {self.dropout!r}")
-        if not 0 < self.validation_fraction < 1:
-            raise ValueError(f"validation_fraction must be in (0, 1), got {self.validation_fraction!r}")
         check_widths(self, "hidden")
         check_widths(self, "channels")
         if self.overwrite and self.resume:
@@ -171,9 +182,9 @@ def digits(method: str) -> Config:
 
 
 def digits_bayes(method: str) -> Config:
-    """The same with a posterior that stays alive."""
+    """The same with a posterior whose weights stay undecided: it keeps its uncertainty."""
     config = dataclasses.replace(digits(method), preset="digits-bayes")
-    return _alive(config, learning_rate=1.0, kl_weight=0.001)
+    return _with_uncertainty(config, learning_rate=1.0, kl_weight=0.001)
 
 
 def mnist(method: str) -> Config:
@@ -231,7 +242,7 @@ def cifar100(method: str) -> Config:
     return dataclasses.replace(cifar10(method), preset="cifar100", dataset="cifar100", temperature=1e-8, threshold=1e-9)
 
 
-def _alive(config: Config, learning_rate: float, kl_weight: float) -> Config:
+def _with_uncertainty(config: Config, learning_rate: float, kl_weight: float) -> Config:
     """With noise of activations and a little pull to the prior: the posterior does not saturate (bayesbinn)."""
     if config.method != "bayesbinn":
         return config
@@ -254,7 +265,7 @@ def mnist_short(method: str) -> Config:
 
 
 def mnist_bayes(method: str) -> Config:
-    """Half as wide, with an output scale, batch norms set anew and no dropout; bayesbinn has a living posterior."""
+    """Half as wide, with an output scale, batch norms set anew and no dropout; the posterior keeps its uncertainty."""
     config = dataclasses.replace(
         mnist_short(method),
         preset="mnist-bayes",
@@ -264,7 +275,7 @@ def mnist_bayes(method: str) -> Config:
         batch_norm_images=5000,
         eval_samples=30,
     )
-    return _alive(config, learning_rate=0.1, kl_weight=0.01)
+    return _with_uncertainty(config, learning_rate=0.1, kl_weight=0.01)
 
 
 def cifar10_short(method: str) -> Config:

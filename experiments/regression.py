@@ -10,7 +10,6 @@ mode and the mean of a posterior that the Bayesian learning rule has learned. Ev
 figure. Source: arXiv 2002.10778, figure 3.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -23,7 +22,8 @@ import numpy as np
 import optax
 
 import bbinn_jax as bb
-from experiments import cli, console, full_batch, networks, plots, runs
+from experiments import cli, console, full_batch, networks, plots, prediction, runs
+from experiments.ranges import check_ranges
 
 EXPERIMENT = "regression"
 GAP = (2.2, 3.4)  # of the generated inputs
@@ -35,26 +35,25 @@ class Config(full_batch.Settings):
     """Fits a curve and shows how sure a network is beyond the data and in a gap of them."""
 
     data: Path | None = None
-    """Folder with files train_inputs, train_outputs and test_inputs (where to predict), a number a line.
-    Default: noisy values of 2 sin(1.2 x) + 0.2 x at inputs in [0, 6] with a gap."""
+    """Names a folder with files train_inputs, train_outputs and test_inputs (where to predict), a number a line.
+    Default: noisy values of 2 sin(1.2 x) + 0.2 x are generated at inputs in [0, 6] with a gap."""
     noise: float = 0.15
-    """Standard deviation of what is added to the generated targets."""
+    """Sets the standard deviation of the noise that is added to the generated targets."""
     likelihood_std: float = 0.5**0.5
-    """Standard deviation of a (standardised) target in the model; sqrt(1/2) makes the loss the mean squared error."""
+    """Sets the standard deviation of a target in the model; sqrt(1/2) makes the loss the mean squared error."""
     steps: int = 5000
-    """Length of the training, in which learning rates decay to a tenth."""
+    """Sets the length of the training, in which learning rates decay to a tenth."""
     learning_rate: float = 1e-4
-    """Of the learning rule, at the start of the schedule."""
+    """Sets the learning rate of the rule at the start of the schedule."""
     num_samples: int = 1
-    """Relaxed samples in a step; 0 trains at the expectation."""
+    """Draws so many relaxed samples in a step; 0 trains at the expectation."""
     init_scale: float = 10.0
-    """Size of the natural parameters at the start."""
+    """Sets the size of the natural parameters at the start."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field out of its range."""
         super().__post_init__()
-        if not 0 < self.likelihood_std < float("inf"):
-            raise ValueError(f"likelihood_std must be finite and above 0, got {self.likelihood_std!r}")
+        check_ranges(self, [("likelihood_std", 0, 1e6, 0)])
 
 
 def tuned() -> Config:
@@ -78,16 +77,18 @@ class Data(NamedTuple):
     gap: np.ndarray  # of the inputs, from and to
 
 
+@cli.command
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The command line; returns what results.json holds."""
     config = cli.parse(Config, PRESETS, (), "python -m experiments.regression", argv)
     out = config.out or Path("runs") / f"{EXPERIMENT}-{config.preset}-{config.seed}"
     with cli.user_errors():
-        runs.check_free(out, overwrite=config.overwrite, resume=False)
+        runs.check(out, EXPERIMENT, config)
         for name in ("num_train", "noise"):
             if config.data is not None and getattr(config, name) != getattr(PRESETS[config.preset](), name):
                 raise ValueError(f"{name} is of generated pairs, got {getattr(config, name)!r} together with data")
-        data = standardised(generate(config) if config.data is None else read(config.data, config.seed))
+        measured = generate(config) if config.data is None else read(config.data, config.seed)
+        data = standardised(measured)
         model = networks.TanhMLP(config.hidden)
         shapes = jax.eval_shape(model.init, jax.random.key(0), data.inputs[:, None])["params"]
         params, _ = bb.partition(shapes, {"": "binary"})
@@ -101,7 +102,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         fit = full_batch.fit(config, schedule, loss_fn, params, len(data.inputs))
         lock = runs.start(out, EXPERIMENT, config)
     with lock:
-        return run(config, fit, curve, data, out)
+        return run(config, fit, curve, data, measured, out)
 
 
 def normalised(model: networks.TanhMLP, train_inputs: np.ndarray, weights: Any, inputs: np.ndarray) -> jax.Array:
@@ -113,6 +114,25 @@ def normalised(model: networks.TanhMLP, train_inputs: np.ndarray, weights: Any, 
     output: Any = model.apply({"params": weights}, train_inputs[:, None])
     raw: Any = model.apply({"params": weights}, inputs[:, None])
     return (raw - output.mean()) * jax.lax.rsqrt(output.var() + 1e-4)
+
+
+def load_network(path: str | Path) -> prediction.Network:
+    """A network that a run has kept: posterior, ``apply_fn(weights, inputs)``, and what standardises inputs [n].
+
+    Targets are standardised, too: multiply by ``target_std`` and add ``target_mean``, both in the posterior's config.
+    The networks in results.json are drawn with the keys that ``jax.random.split`` makes of
+    ``jax.random.split(jax.random.key(seed))[1]``.
+
+    Args:
+        path: network-SEED.safetensors of a run folder, or network-ste-SEED.safetensors.
+
+    Raises:
+        ValueError, OSError: what `bbinn_jax.load_posterior` refuses.
+    """
+    posterior = bb.load_posterior(path)
+    model = networks.TanhMLP(runs.config_of(Config, posterior.config).hidden)
+    curve = partial(normalised, model, posterior.batch_stats["train_inputs"])
+    return prediction.Network(posterior, curve, prediction.preprocessing(posterior.config, np.float64))
 
 
 def generate(config: Config) -> Data:
@@ -158,8 +178,8 @@ def read_column(path: Path) -> np.ndarray:
             numbers.append(float(text))
         except ValueError:
             raise ValueError(f"--data {path.parent}: line {i} of {path.name} is not a number: {text[:40]!r}") from None
-    if not numbers or not np.all(np.isfinite(numbers)):
-        raise ValueError(f"--data {path.parent}: {path.name} must hold finite numbers, one a line")
+    if not numbers or not np.all(np.abs(numbers) < 1e30):  # whose squares float64 can add
+        raise ValueError(f"--data {path.parent}: {path.name} must hold finite numbers below 1e30, one a line")
     return np.array(numbers)
 
 
@@ -184,9 +204,10 @@ def run(
     fit: Callable[[jax.Array], tuple[full_batch.Fit, full_batch.Fit]],
     curve: Callable[[Any, np.ndarray], jax.Array],
     data: Data,
+    measured: Data,
     out: Path,
 ) -> dict[str, Any]:
-    """Trains, predicts, writes the run folder and returns the results."""
+    """Trains, predicts, writes the run folder and returns the results; data are the measured ones, standardised."""
     fit_key, sample_key = jax.random.split(jax.random.key(config.seed))
     console.write(f"{EXPERIMENT}: {len(data.inputs)} training, {len(data.test_inputs)} test pairs; run folder {out}")
     (posterior, ste), seconds = full_batch.compile_and_run(fit, fit_key)
@@ -215,10 +236,17 @@ def run(
     in_gap = (data.line > data.gap[0]) & (data.line < data.gap[1])
     for name, chosen in (("near", ~outside & ~in_gap), ("gap", in_gap), ("far", outside)):
         results[f"{name}_std_mean"] = float(on_line["std"][chosen].mean()) if chosen.any() else None
+    scales = {
+        f"{name}_{score}": getattr(getattr(measured, f"{name}s"), score)()
+        for name in ("input", "target")
+        for score in ("mean", "std")
+    }
+    full_batch.keep_networks(out, config, posterior, ste, {"train_inputs": data.inputs}, **scales)
+    runs.to_json(results)  # raises for what is not finite before it is drawn
     figure = plots.regression(out / "figure.png", results, data.line, on_line, data.inputs, data.targets)
-    runs.write_json(out / "results.json", results)
+    results = runs.write_results(out, results)
     write_results(results)
-    console.write(f"figure:  {figure}\nresults: {out / 'results.json'}")
+    console.write(f"figure:  {figure}", f"results: {out / 'results.json'}")
     return results
 
 
@@ -239,7 +267,4 @@ def write_results(results: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command starts again")
+    main()

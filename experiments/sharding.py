@@ -7,8 +7,9 @@ part, and gradients and batch-norm statistics are summed over all. The numbers a
 Several processes, started by the same command, compute alike. The run folder is that of the first.
 """
 
+import builtins
+import json
 import os
-import pickle
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -139,20 +140,41 @@ def _end_at_once(*error: Any) -> None:
 def on_first(function: Callable[[], Result]) -> Result:
     """What a function returns in the first process, which alone calls it; what it raises there, all processes raise.
 
-    All of them must come here, in the same order. It is how a run folder is read and written.
+    All of them must come here, in the same order. It is how a run folder is read and written. What is sent is JSON, so
+    nothing that arrives is run: paths become text, and an error one of Python's own of that name, or a RuntimeError.
     """
     if not jax.distributed.is_initialized():
         return function()
     result: Any = None
+    error: Exception | None = None
     if jax.process_index() == 0:
         try:
             result = function()
-        except Exception as error:  # whatever it is: the others wait to hear of it
-            result = error
-    content = np.frombuffer(pickle.dumps(result), np.uint8)
+        except Exception as raised:  # whatever it is: the others wait to hear of it
+            error = raised
+    told = None if error is None else (type(error).__name__, str(error))
+    content = np.frombuffer(json.dumps((result, told), default=str).encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(content))))
     content = multihost_utils.broadcast_one_to_all(content if jax.process_index() == 0 else np.zeros(size, np.uint8))
-    result = pickle.loads(content.astype(np.uint8).tobytes())
-    if isinstance(result, Exception):
-        raise result
+    result, told = json.loads(content.astype(np.uint8).tobytes())
+    if error is not None:
+        raise error
+    if told is not None:
+        kind = getattr(builtins, told[0], None)
+        raise (kind if isinstance(kind, type) and issubclass(kind, Exception) else RuntimeError)(told[1])
     return result
+
+
+def state_on_first(function: Callable[[], tuple[Any, ...]], like: Any) -> tuple[Any, ...]:
+    """As `on_first`, of a function that returns a tree of arrays, like those of like, and what JSON can say."""
+    if not jax.distributed.is_initialized():
+        return function()
+    state: Any = like
+
+    def others() -> tuple[Any, ...]:
+        nonlocal state
+        state, *rest = function()
+        return tuple(rest)
+
+    rest = on_first(others)
+    return jax.tree.map(jax.numpy.asarray, multihost_utils.broadcast_one_to_all(state)), *rest

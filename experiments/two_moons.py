@@ -9,9 +9,9 @@ Every field of `Config` is a flag. The run folder holds config.json, metrics.jso
 results.json and a figure. Source: arXiv 2002.10778, figure 2.
 """
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ import optax
 from sklearn.datasets import make_moons
 
 import bbinn_jax as bb
-from experiments import cli, console, full_batch, networks, plots, runs
+from experiments import cli, console, full_batch, networks, plots, prediction, runs
 
 EXPERIMENT = "two_moons"
 NUM_TEST = 1000
@@ -49,24 +49,23 @@ class Data(NamedTuple):
     labels: jax.Array
 
 
+@cli.command
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The command line; returns what results.json holds."""
     config = cli.parse(Config, PRESETS, (), "python -m experiments.two_moons", argv)
     out = config.out or Path("runs") / f"{EXPERIMENT}-{config.preset}-{config.seed}"
     with cli.user_errors():
-        runs.check_free(out, overwrite=config.overwrite, resume=False)
+        runs.check(out, EXPERIMENT, config)
         train, test = (moons(config, n, stream) for stream, n in enumerate((config.num_train, NUM_TEST)))
         model = networks.TanhMLP(config.hidden)
         shapes = jax.eval_shape(model.init, jax.random.key(0), train.points)["params"]
         params, _ = bb.partition(shapes, {"": "binary"})
-
-        def logits_fn(weights: Any, points: jax.Array) -> jax.Array:
-            logit: Any = model.apply({"params": weights}, points)
-            return jnp.stack([jnp.zeros_like(logit), logit], axis=-1)  # of class 0 and class 1
+        logits_fn = partial(logits, model)
 
         def loss_fn(weights: Any) -> jax.Array:
-            logits = logits_fn(weights, train.points)
-            return optax.softmax_cross_entropy_with_integer_labels(logits, train.labels).mean()
+            return optax.softmax_cross_entropy_with_integer_labels(
+                logits_fn(weights, train.points), train.labels
+            ).mean()
 
         def schedule(learning_rate: float) -> optax.Schedule:
             drops = {config.steps // 2: 0.1, config.steps * 5 // 6: 0.1}
@@ -76,6 +75,28 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         lock = runs.start(out, EXPERIMENT, config)
     with lock:
         return run(config, fit, logits_fn, train, test, out)
+
+
+def logits(model: networks.TanhMLP, weights: Any, points: jax.Array) -> jax.Array:
+    """The logits of class 0, always 0, and of class 1, [n, 2]."""
+    logit: Any = model.apply({"params": weights}, points)
+    return jnp.stack([jnp.zeros_like(logit), logit], axis=-1)
+
+
+def load_network(path: str | Path) -> prediction.Network:
+    """A network that a run has kept: posterior, ``apply_fn(weights, points)``, and points as they are.
+
+    The mean in results.json is of networks drawn with ``jax.random.split(jax.random.key(seed))[1]``.
+
+    Args:
+        path: network-SEED.safetensors of a run folder, or network-ste-SEED.safetensors.
+
+    Raises:
+        ValueError, OSError: what `bbinn_jax.load_posterior` refuses.
+    """
+    posterior = bb.load_posterior(path)
+    model = networks.TanhMLP(runs.config_of(Config, posterior.config).hidden)
+    return prediction.Network(posterior, partial(logits, model), prediction.preprocessing(posterior.config))
 
 
 def moons(config: Config, num_points: int, stream: int) -> Data:
@@ -101,7 +122,8 @@ def run(
 
     x, y = np.linspace(-3, 4, 141), np.linspace(-3, 3, 121)
     plane = jnp.stack(jnp.meshgrid(x, y), axis=-1)  # [y, x, 2]
-    distance = jnp.sqrt(jnp.min(jnp.sum((plane[:, :, None] - train.points) ** 2, axis=-1), axis=-1))
+    nearest = jax.lax.map(lambda point: jnp.min(jnp.sum((point - train.points) ** 2, axis=-1)), plane.reshape(-1, 2))
+    distance = jnp.sqrt(nearest).reshape(plane.shape[:2])
 
     @jax.jit
     def predict(points: jax.Array) -> dict[str, bb.Prediction]:
@@ -123,21 +145,28 @@ def run(
             f"test_accuracy_{name}": float(bb.metrics.accuracy(on_test[name].probabilities, test.labels)),
             f"test_nll_{name}": float(bb.metrics.negative_log_likelihood(on_test[name].probabilities, test.labels)),
             f"test_entropy_{name}": float(on_test[name].entropy.mean()),
-            f"near_entropy_{name}": float(on_plane[name].entropy[~far].mean()),
-            f"far_entropy_{name}": float(on_plane[name].entropy[far].mean()),
+            f"near_entropy_{name}": mean_of(on_plane[name].entropy[~far]),
+            f"far_entropy_{name}": mean_of(on_plane[name].entropy[far]),
         }
     mutual_information = on_plane["mean"].mutual_information
     results |= {
         "test_mutual_information_mean": float(on_test["mean"].mutual_information.mean()),
-        "near_mutual_information_mean": float(mutual_information[~far].mean()),
-        "far_mutual_information_mean": float(mutual_information[far].mean()),
+        "near_mutual_information_mean": mean_of(mutual_information[~far]),
+        "far_mutual_information_mean": mean_of(mutual_information[far]),
     }
+    runs.to_json(results)  # raises for what is not finite before it is drawn
     probabilities = {name: p.probabilities[:, 1].reshape(distance.shape) for name, p in on_plane.items()}
+    full_batch.keep_networks(out, config, posterior, ste)
     figure = plots.two_moons(out / "figure.png", results, x, y, probabilities, distance > FAR, *train)
-    runs.write_json(out / "results.json", results)
+    results = runs.write_results(out, results)
     write_results(results)
-    console.write(f"figure:  {figure}\nresults: {out / 'results.json'}")
+    console.write(f"figure:  {figure}", f"results: {out / 'results.json'}")
     return results
+
+
+def mean_of(values: jax.Array) -> float | None:
+    """The mean; None of nothing, as where points that are spread wide leave no place that is far away."""
+    return float(values.mean()) if values.size else None
 
 
 def write_results(results: dict[str, Any]) -> None:
@@ -150,11 +179,15 @@ def write_results(results: dict[str, Any]) -> None:
         ("entropy far away", "far_entropy", "{:.3f}"),
         ("  of it mutual information", "far_mutual_information", "{:.3f}"),
     ]
+
+    def cell(style: str, value: float | None) -> str:
+        return "-" if value is None else style.format(value)
+
     console.write_table(
         f"two moons, {results['num_train']} points, {results['preset']} preset, {results['steps']:,} steps",
         ("", "straight-through", "mode", f"mean of {results['eval_samples']}"),
         [
-            (title, *(style.format(results.get(f"{score}_{name}", 0.0)) for name in ("ste", "mode", "mean")))
+            (title, *(cell(style, results.get(f"{score}_{name}", 0.0)) for name in ("ste", "mode", "mean")))
             for title, score, style in rows
         ],
     )
@@ -163,7 +196,4 @@ def write_results(results: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command starts again")
+    main()

@@ -11,7 +11,6 @@ validation images, and asked to tell test images from foreign ones. The networks
 
 import dataclasses
 import statistics
-import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -25,6 +24,7 @@ import numpy as np
 import bbinn_jax as bb
 from experiments import cli, console, data, image_classification, plots, prediction, presets, runs
 from experiments.foreign import foreign_images
+from experiments.ranges import LARGEST, MOST_EPOCHS, MOST_SEEDS, check_ranges
 
 EXPERIMENT = "uncertainty"
 # The presets of straight-through training and of BayesBiNN that are compared.
@@ -37,30 +37,28 @@ class Config:
     """Compares the uncertainty of binary networks."""
 
     preset: Literal["digits", "mnist"] = "digits"
-    """The images: scikit-learn's digits, or MNIST from TFDS_DATA_DIR (with CIFAR-10 as foreign images)."""
+    """Chooses the images: scikit-learn's digits, or MNIST from TFDS_DATA_DIR (with CIFAR-10 as foreign images)."""
     seed: int = 0
-    """The first seed."""
+    """Sets the first seed."""
     seeds: int = 3
-    """How often everything is repeated, with other networks and another validation split."""
+    """Repeats everything so often, with other networks and another validation split."""
     ensemble: int = 5
-    """STE networks in an ensemble."""
+    """Sets the number of STE networks in an ensemble."""
     epochs: int | None = None
-    """Of each network. Default: those of its preset."""
+    """Trains each network for so many epochs. Default: those of its preset."""
     eval_images: int = 2000
-    """Test images, validation images and foreign images of each kind that are looked at."""
+    """Looks at no more than this many test images, validation images and foreign images of each kind."""
     out: Path | None = None
-    """Run folder. Default: runs/uncertainty-PRESET-SEED."""
+    """Names the run folder. Default: runs/uncertainty-PRESET-SEED."""
     overwrite: bool = False
-    """Whether to replace a run in that folder."""
+    """Replaces a run that is already in that folder."""
     resume: bool = False
-    """Continue the interrupted run in that folder."""
+    """Continues the interrupted run in that folder."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field out of its range."""
-        for name, low in (("seed", 0), ("seeds", 1), ("ensemble", 2), ("epochs", 1), ("eval_images", 1)):
-            value = getattr(self, name)
-            if value is not None and value < low:
-                raise ValueError(f"{name} must be at least {low}, got {value!r}")
+        rows = (("seed", 0, 2**32 - 1), ("seeds", 1, MOST_SEEDS), ("ensemble", 2, MOST_SEEDS))
+        check_ranges(self, (*rows, ("epochs", 1, MOST_EPOCHS), ("eval_images", 1, LARGEST)))
         if (self.seed + self.seeds) * self.ensemble > 2**32:
             raise ValueError(f"seed must leave room for seeds * ensemble networks below 2**32, got {self.seed!r}")
 
@@ -69,6 +67,7 @@ CONFIGS: dict[str, Callable[[], Config]] = {name: partial(Config, preset=name) f
 Answers = dict[str, bb.Prediction]  # of a predictor, by the title of the images
 
 
+@cli.command
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The command line; returns what results.json holds."""
     config = cli.parse(Config, CONFIGS, (), "python -m experiments.uncertainty", argv)
@@ -80,7 +79,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             return results
         dataset = data.load(config.preset)
         foreign = foreign_images(dataset, config.preset, jax.random.key(0))
-        lock = runs.start(out, EXPERIMENT, config, resume=config.resume)
+        lock = runs.start(out, EXPERIMENT, config)
     with lock:
         return run(config, dataset, foreign, out)
 
@@ -129,9 +128,9 @@ def run(config: Config, dataset: data.Dataset, foreign: dict[str, jax.Array], ou
     ]
     title = f"{config.preset}: what binary networks know of what they do not know, seed {config.seed}"
     figure = plots.uncertainty(out / "figure.png", title, shown, test.labels)
-    runs.write_json(out / "results.json", results)
+    results = runs.write_results(out, results)
     write_results(results, list(rows[0]), list(foreign))
-    console.write(f"figure:  {figure}\nresults: {out / 'results.json'}")
+    console.write(f"figure:  {figure}", f"results: {out / 'results.json'}")
     return results
 
 
@@ -163,15 +162,13 @@ class Loaded(NamedTuple):
 def load(path: Path, dataset: data.Dataset) -> Loaded:
     """Builds a network that `image_classification` has kept; raises ValueError if its file is damaged or gone."""
     try:
-        kept = bb.load_posterior(path)
+        network = image_classification.load_network(path, dataset)
     except (OSError, ValueError) as error:
         raise ValueError(f"{error}; remove the folder {path.parent}, and --resume trains that network again") from error
-    config = runs.config_of(presets.Config, kept.config)
+    config = runs.config_of(presets.Config, network.posterior.config)
     index = prediction.part(image_classification.split(config, dataset), 0)
-    model = image_classification.make_network(config, dataset)
     held_back = data.Split(*(part[index.validation] for part in dataset.train))
-    apply_fn = prediction.network(model, prediction.kept_state(kept), dataset.train.images[index.reference])
-    return Loaded(apply_fn, kept.natural, held_back)
+    return Loaded(network.apply_fn, network.posterior.natural, held_back)
 
 
 def ask(ste: list[Loaded], bayesbinn: Loaded, images: dict[str, jax.Array], key: jax.Array) -> dict[str, Answers]:
@@ -255,7 +252,4 @@ def write_results(results: dict[str, Any], predictors: list[str], foreign: list[
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit("interrupted; the same command with --resume continues with the network that it was at")
+    main()

@@ -97,7 +97,8 @@ def test_every_part_has_its_programs_and_they_are_on_disk(run):
     assert sorted(path.name for path in out.iterdir()) == ["config.json", "metrics.jsonl", "results.json"]
     promised = (
         "experiment preset seed device num_devices cpu_cores load_at_start load_at_end jax_version jaxlib_version "
-        "xla_flags matmul_precision compilation_cache wall_seconds process parts rows command commit"
+        "xla_flags matmul_precision compilation_cache wall_seconds process parts rows command commit "
+        "sha256 sha256_of_config sha256_of_metrics"
     ).split()
     assert set(promised) == set(results)
 

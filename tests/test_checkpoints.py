@@ -22,6 +22,7 @@ def make_state(seed=0):
 
 
 STATE = make_state()
+LINES = '{"epoch": 1}\n{"epoch": 2}\n'
 
 
 def assert_same(actual, expected):
@@ -38,21 +39,31 @@ def content_of(folder):
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
-    checkpoints.save(folder, 7, STATE, 12.5, "me")
+    checkpoints.save(folder, 7, STATE, 12.5, "me", LINES)
     return folder
 
 
 def test_state_comes_back_to_the_bit(saved):
     assert checkpoints.latest(saved) == 7
     like = jax.tree.map(jnp.zeros_like, STATE)
-    state, seconds = checkpoints.restore(saved, 7, like, "me")
+    state, seconds, lines = checkpoints.restore(saved, 7, like, "me")
     assert_same(state, STATE)
-    assert seconds == 12.5
+    assert (seconds, lines) == (12.5, LINES)
+
+
+def test_checkpoint_from_before_metrics_were_kept_is_read(tmp_path):
+    """As they were written then: no text, and a digest of the rest."""
+    leaves = {name: np.asarray(leaf) for name, leaf in checkpoints._named_leaves(STATE)}
+    content = {"state": leaves, "seconds": np.float64(1.5), "digest": checkpoints._digest(leaves, 1.5, "me")}
+    checkpoints._checkpointer().save((tmp_path / "checkpoints" / "3").resolve(), content)
+    state, seconds, lines = checkpoints.restore(tmp_path, 3, STATE, "me")
+    assert_same(state, STATE)
+    assert (seconds, lines) == (1.5, None)
 
 
 def test_restored_state_may_be_given_away(saved):
     """Training donates its state: the memory must be JAX's own."""
-    state, _ = checkpoints.restore(saved, 7, STATE, "me")
+    state, *_ = checkpoints.restore(saved, 7, STATE, "me")
     leaves = jax.jit(lambda x: jax.tree.map(lambda leaf: leaf, x), donate_argnums=0)(state)
     assert_same(leaves, STATE)
 
@@ -70,13 +81,6 @@ def test_no_checkpoint_is_none(tmp_path):
     assert checkpoints.latest(tmp_path) is None
     (tmp_path / "checkpoints" / "3.orbax-checkpoint-tmp").mkdir(parents=True)
     assert checkpoints.latest(tmp_path) is None
-
-
-def test_remove_leaves_nothing(tmp_path):
-    checkpoints.remove(tmp_path)
-    checkpoints.save(tmp_path, 1, STATE, 0.0, "me")
-    checkpoints.remove(tmp_path)
-    assert list(tmp_path.iterdir()) == []
 
 
 def damages():
@@ -107,14 +111,14 @@ def test_damaged_file_is_refused_or_harmless(saved, tmp_path, damage):
         damage(folder / name)
         before = content_of(folder)
         try:
-            state, seconds = checkpoints.restore(folder, 7, STATE, "me")
+            state, seconds, lines = checkpoints.restore(folder, 7, STATE, "me")
         except ValueError as error:
             refused += 1
             assert str(folder) in str(error)
             assert "\n" not in str(error)
         else:
             assert_same(state, STATE)
-            assert seconds == 12.5
+            assert (seconds, lines) == (12.5, LINES)
         assert content_of(folder) == before
     assert refused >= 2
 

@@ -161,6 +161,11 @@ def test_a_network_is_loaded_as_it_was_tested(tmp_path, batch_norm):
         kept, apply_fn, test = load_network(tmp_path / "run" / "network-3.safetensors", task)
         accuracy = np.mean(np.argmax(apply_fn(bb.mode(kept.natural), test.images), axis=1) == test.labels)
         assert accuracy == pytest.approx(results["accuracy_matrix_mode"][-1][task - 1], abs=0.003)  # an image
+        mean = bb.posterior_predictive(apply_fn, kept.natural, tasks.keys(3)[2], test.images, num_samples=5)
+        accuracy = np.mean(np.argmax(mean.probabilities, axis=1) == test.labels)
+        assert accuracy == pytest.approx(results["accuracy_matrix_mean"][-1][task - 1], abs=0.003)
+        scale = kept.config["input_std"], kept.config["input_mean"]
+        assert scale == (data.load("digits").std.tolist(), data.load("digits").mean.tolist())
     with pytest.raises(ValueError, match="task must be from 1 to 3, got 4"):
         load_network(tmp_path / "run" / "network-3.safetensors", 4)
 
@@ -270,6 +275,13 @@ def test_loss_that_is_not_finite_ends_the_run_without_results(tmp_path):
         (["--method", "bop", "--later-rate-factor", "0.5"], ["later_rate_factor", "0.5", "bop"]),
         (["--batch-norm", "group"], ["--batch-norm", "group"]),
         (["--tasks", "0"], ["tasks", "0"]),
+        (["--seeds", "1000000000"], ["seeds", "1000000000"]),
+        (["--curve-points", "1000000000"], ["curve_points", "1000000000"]),
+        (["--batch-norm", "shared", "--batch-norm-decay", "1"], ["batch_norm_decay", "1.0"]),
+        (["--momentum", "0.99999999999"], ["momentum", "0.99999999999"]),
+        (["--learning-rate", "1e300"], ["learning_rate", "1e+300"]),
+        (["--noise", "weights", "--final-temperature", "1e-300"], ["final_temperature", "1e-300"]),
+        (["--eps", "1e-300"], ["eps", "1e-300"]),
         (["--epochs", "0"], ["epochs", "0"]),
         (["--stop-after-tasks", "6"], ["stop_after_tasks", "6"]),
         (["--batch-size", "2000"], ["batch_size", "1437", "2000"]),

@@ -2,10 +2,16 @@
 
 import json
 
+import jax
+import numpy as np
 import pytest
+import safetensors
+from sklearn.datasets import load_digits
+from sklearn.model_selection import train_test_split
 
-from experiments import data, runs
-from experiments.image_classification import main
+import bbinn_jax as bb
+from experiments import data, reading, runs
+from experiments.image_classification import load_network, main
 from experiments.presets import Config
 
 QUICK = ["--preset", "digits", "--hidden", "32", "--epochs", "4", "--eval-samples", "3"]
@@ -71,6 +77,55 @@ def test_run_folder_holds_config_metrics_and_figure(digits_run):
         "network-0.safetensors",
         "results.json",
     ]
+
+
+@pytest.mark.parametrize("settings", [[], ["--batch-norm-images", "0"], ["--method", "ste"], ["--seeds", "2"]])
+def test_numbers_of_the_results_come_back_from_a_kept_network(tmp_path, digits_run, settings):
+    """Mode and mean, each network with its own batch-norm statistics."""
+    if settings:
+        arguments = ["--preset", "digits-bayes", "--hidden", "32", "--epochs", "8", *settings]
+        main([*arguments, "--out", str(tmp_path / "run")])
+    out = tmp_path / "run" if settings else digits_run[1]
+    results = reading.read(out).results
+    for run in results.get("runs", [results]):
+        posterior, apply_fn, preprocess = load_network(out / f"network-{run['seed']}.safetensors")
+        test = data.load("digits").test
+        pixels = np.asarray(test.images) * posterior.config["input_std"] + posterior.config["input_mean"]
+        images = preprocess(pixels)
+        np.testing.assert_allclose(images, test.images, atol=1e-5)
+        predictions = {"mode": bb.mode_predictive(apply_fn, posterior.natural, images)}
+        if run["test_accuracy_mean"] is not None:
+            key = jax.random.split(jax.random.key(run["seed"]), 3)[2]
+            num_samples = posterior.config["eval_samples"]
+            predictions["mean"] = bb.posterior_predictive(
+                apply_fn, posterior.natural, key, images, num_samples=num_samples, chunk_size=1
+            )
+        for name, predicted in predictions.items():
+            p = np.asarray(predicted.probabilities, np.float64)[np.arange(len(test.labels)), test.labels]
+            accuracy = np.mean(np.argmax(predicted.probabilities, axis=1) == test.labels)
+            assert accuracy == pytest.approx(run[f"test_accuracy_{name}"], abs=1e-6)
+            assert np.mean(-np.log(p)) == pytest.approx(run[f"test_nll_{name}"], rel=1e-3)
+
+
+def test_a_service_without_jax_has_the_accuracy_of_the_mode(digits_run):
+    """NumPy, safetensors and the file: weights, statistics, output scale, and what scales the pixels."""
+    results, out = digits_run
+    with safetensors.safe_open(out / "network-0.safetensors", framework="numpy") as file:
+        config = json.loads(file.metadata()["config"])
+        leaves = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+    images, labels = load_digits(return_X_y=True)
+    _, x, _, labels = train_test_split(images / 16, labels, test_size=0.2, stratify=labels, random_state=0)
+    x = (x - config["input_mean"]) / config["input_std"]
+    last = len(config["hidden"])
+    for i in range(last + 1):
+        x = x @ np.where(leaves[f"natural/BinaryDense_{i}/binary_kernel"] > 0, 1.0, -1.0)
+        mean, var = (leaves[f"batch_stats/BatchNorm_{i}/{name}"] for name in ("mean", "var"))
+        x = (x - mean) / np.sqrt(var + config["batch_norm_eps"])
+        x = np.maximum(x, 0) if i < last else x * leaves["real/output_scale"]
+    assert np.mean(np.argmax(x, axis=1) == labels) == pytest.approx(results["test_accuracy_mode"], abs=1e-6)
+    log_normalizer = np.log(np.sum(np.exp(x - x.max(1, keepdims=True)), axis=1)) + x.max(1)
+    nll = np.mean(log_normalizer - x[np.arange(len(labels)), labels])
+    assert nll == pytest.approx(results["test_nll_mode"], rel=1e-3)
 
 
 def test_same_seed_same_run_and_another_seed_another(tmp_path):
@@ -152,7 +207,7 @@ def test_folder_with_the_config_of_another_program_is_left_alone(tmp_path, capsy
 
 def test_folder_of_a_run_that_goes_on_is_refused(tmp_path, capsys):
     with runs.start(tmp_path / "run", "image_classification", Config()):
-        runs.append_metrics(tmp_path / "run", {"epoch": 1})
+        runs.append_metrics(tmp_path / "run", [{"epoch": 1}])
         with pytest.raises(SystemExit):
             main([*QUICK, "--out", str(tmp_path / "run")])
     assert "in use" in capsys.readouterr().err
@@ -203,6 +258,29 @@ BAD_ARGUMENTS = {
     "final beta": (["--method", "pmf", "--final-beta", "0.5"], ["final_beta", "0.5"]),
     "train set factor": (["--train-set-factor", "0"], ["train_set_factor", "0"]),
     "batch norm eps": (["--batch-norm-eps", "-1"], ["batch_norm_eps", "-1"]),
+    # what float32 cannot tell from a bound that is excluded, or cannot hold
+    "batch norm decay 1": (["--batch-norm-decay", "1"], ["batch_norm_decay", "1.0"]),
+    "batch norm decay": (["--batch-norm-decay", "0.999999999999"], ["batch_norm_decay", "0.999999999999"]),
+    "momentum that rounds to 1": (["--momentum", "0.99999999999"], ["momentum", "0.99999999999"]),
+    "dropout that rounds to 1": (["--dropout", "0.9999999999"], ["dropout", "0.9999999999"]),
+    "learning rate beyond float32": (["--learning-rate", "1e300"], ["learning_rate", "1e+300"]),
+    "learning rate below float32": (["--learning-rate", "1e-300"], ["learning_rate", "1e-300"]),
+    "real learning rate": (["--real-learning-rate", "4e38"], ["real_learning_rate", "4e+38"]),
+    "temperature below float32": (["--temperature", "1e-300"], ["temperature", "1e-300"]),
+    "KL weight beyond float32": (["--kl-weight", "1e300"], ["kl_weight", "1e+300"]),
+    "epsilon beyond float32": (["--batch-norm-eps", "1e39"], ["batch_norm_eps", "1e+39"]),
+    "gain beyond float32": (["--method", "pmf", "--final-beta", "1e300"], ["final_beta", "1e+300"]),
+    "validation fraction that rounds": (
+        ["--validation-fraction", "0.99999999999"],
+        ["validation_fraction", "0.99999999999"],
+    ),
+    # more than any memory has
+    "a billion seeds": (["--seeds", "1000000000"], ["seeds", "1000000000"]),
+    "networks of the mean": (["--eval-samples", "3000000000"], ["eval_samples", "3000000000"]),
+    "relaxed samples": (["--num-samples", "1000000000"], ["num_samples", "1000000000"]),
+    "width": (["--hidden", "1000000000"], ["hidden", "(1000000000,)"]),
+    "images beyond 32 bits": (["--train-images", "99999999999"], ["train_images", "99999999999"]),
+    "epochs beyond 32 bits": (["--epochs", "1000000000000"], ["epochs", "1000000000000"]),
 }
 
 

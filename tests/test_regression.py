@@ -71,12 +71,36 @@ def test_results_are_flat_complete_and_on_disk(tuned_run):
 
 def test_run_folder_holds_config_metrics_and_a_figure(quick_run):
     _, out = quick_run
-    assert sorted(path.name for path in out.iterdir()) == ["config.json", "figure.png", "metrics.jsonl", "results.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "config.json",
+        "figure.png",
+        "metrics.jsonl",
+        "network-0.safetensors",
+        "network-ste-0.safetensors",
+        "results.json",
+    ]
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in metrics] == [100, 200, 250]
     pixels = imread(out / "figure.png")
     assert pixels.shape[1] > 1000
     assert pixels.std() > 0.1
+
+
+def test_numbers_of_the_results_come_back_from_a_kept_network(quick_run):
+    """In the units of the file's pairs, scaled back by hand."""
+    results, out = quick_run
+    data = regression.generate(Config())
+    posterior, curve, preprocess = regression.load_network(out / "network-0.safetensors")
+    inputs = preprocess(data.test_inputs)
+    keys = jax.random.split(jax.random.split(jax.random.key(0))[1], posterior.config["eval_samples"])
+    drawn = [curve(bb.sample(key, posterior.natural), inputs) for key in keys]
+    ste = regression.load_network(out / "network-ste-0.safetensors").posterior.natural
+    curves = {"mode": curve(bb.mode(posterior.natural), inputs), "ste": curve(bb.mode(ste), inputs)}
+    (mean,), (std,) = posterior.config["target_mean"], posterior.config["target_std"]
+    assert (mean, std) == (pytest.approx(np.mean(data.targets)), pytest.approx(np.std(data.targets)))
+    for name, predicted in (curves | {"mean": np.mean(drawn, axis=0)}).items():
+        error = np.asarray(predicted, np.float64) * std + mean - data.test_targets
+        assert np.sqrt(np.mean(error**2)) / std == pytest.approx(results[f"test_rmse_{name}"], rel=1e-4)
 
 
 def test_same_seed_same_run_and_another_seed_another(tmp_path, quick_run):
@@ -128,6 +152,7 @@ def test_pairs_in_a_folder(tmp_path, folder):
         ("train_outputs", "1.0\n2.0\n", ["train_inputs has 50", "train_outputs 2"]),
         ("train_outputs", "1.0\n" * 50, ["one output"]),
         ("train_inputs", "nan\n" * 50, ["train_inputs", "finite"]),
+        ("train_outputs", "1e300\n" * 50, ["train_outputs", "1e30"]),
         ("test_inputs", "", ["test_inputs"]),
     ],
 )
@@ -156,6 +181,9 @@ def test_finished_run_is_not_overwritten_unless_told(quick_run, capsys):
         (["--likelihood-std", "0"], ["likelihood_std", "0"]),
         (["--eval-samples", "1"], ["eval_samples", "1"]),
         (["--temperature", "-1"], ["temperature", "-1"]),
+        (["--likelihood-std", "1e-300"], ["likelihood_std", "1e-300"]),
+        (["--likelihood-std", "1e300"], ["likelihood_std", "1e+300"]),
+        (["--momentum", "0.99999999999"], ["momentum", "0.99999999999"]),
     ],
 )
 def test_bad_argument_ends_in_one_line_and_writes_nothing(tmp_path, capsys, arguments, expected):

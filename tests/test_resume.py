@@ -3,6 +3,7 @@
 import json
 import random
 import re
+import shutil
 import time
 
 import flax.linen as nn
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from bbinn_jax import BinaryDense
-from experiments import checkpoints, data, methods, training
+from experiments import checkpoints, data, methods, reading, runs, training
 from experiments.image_classification import main, stop_if_not_finite
 from experiments.presets import METHODS, PRESETS
 from tests import commands
@@ -20,7 +21,7 @@ from tests.commands import kill, process_of
 from tests.test_image_classification import content_of, read_metrics
 
 TINY = ["--preset", "digits", "--hidden", "32", "--checkpoint-seconds", "0"]
-TIMES = ("wall_seconds", "compile_seconds", "command")
+TIMES = ("wall_seconds", "compile_seconds", "command", "sha256", "sha256_of_config")
 
 
 def state_of(out):
@@ -144,16 +145,40 @@ def test_truncated_checkpoint_is_refused_and_kept(tmp_path, capsys):
 def test_checkpoint_of_another_run_is_refused_and_kept(tmp_path, capsys):
     command = interrupted_run(tmp_path / "run")
     interrupted_run(tmp_path / "other", "--seed", "1")
-    checkpoints.remove(tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
     (tmp_path / "other" / "checkpoints").rename(tmp_path / "run" / "checkpoints")
     assert "another run" in refused(capsys, [*command, "--resume"], tmp_path / "run")
 
 
-def test_lost_metrics_are_refused(tmp_path, capsys):
+@pytest.mark.parametrize("damage", ["lost", "digit", "gone"])
+def test_damaged_metrics_are_named_and_written_again(tmp_path, capsys, damage):
+    """The checkpoint has them, and so nothing that is in the file can end a run or get into its results."""
     command = interrupted_run(tmp_path / "run")
-    lines = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines(keepends=True)
-    (tmp_path / "run" / "metrics.jsonl").write_text(lines[1])
-    assert "metrics.jsonl is damaged" in refused(capsys, [*command, "--resume"], tmp_path / "run")
+    path = tmp_path / "run" / "metrics.jsonl"
+    whole = path.read_text().splitlines(keepends=True)[:2]
+    if damage == "gone":
+        path.unlink()
+    else:
+        changed = re.sub(r'("train_loss": 0\.\d)\d', r"\g<1>5", whole[1])
+        assert changed != whole[1] or damage == "lost"
+        path.write_text(whole[1] if damage == "lost" else whole[0] + changed)
+    main([*command, "--resume"])
+    line = 2 if damage == "digit" else 1
+    assert f"metrics.jsonl was damaged in line {line}: it is written again" in capsys.readouterr().out
+    assert path.read_text().splitlines(keepends=True)[:2] == whole
+    assert reading.read(tmp_path / "run").verified
+
+
+def test_lines_that_no_checkpoint_has_are_checked_before_training(tmp_path):
+    """As in the runs of versions whose checkpoints did not keep them."""
+    path = tmp_path / "metrics.jsonl"
+    lines = ['{"epoch": 1, "loss": 2.0}', '{"epoch": 2, "loss": 1.0}', '{"epoch": 3, "lo']
+    path.write_text("\n".join(lines))
+    assert runs.rewind_metrics(tmp_path, None, 2, 1) == [{"epoch": 1, "loss": 2.0}, {"epoch": 2, "loss": 1.0}]
+    for damaged in (lines[:1] * 2, [lines[0], '{"epoch": 2}'], [lines[0]], [lines[0], "{]"]):
+        path.write_text("\n".join(damaged) + "\n")
+        with pytest.raises(ValueError, match=r"metrics\.jsonl is damaged"):
+            runs.rewind_metrics(tmp_path, None, 2, 1)
 
 
 # Seeds ----------------------------------------------------------------------------------------------------------------

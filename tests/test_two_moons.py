@@ -2,11 +2,13 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from experiments.two_moons import Config, main, moons
+import bbinn_jax as bb
+from experiments.two_moons import Config, load_network, main, moons
 from tests.commands import refused, without_times
 
 QUICK = ["--steps", "250", "--hidden", "8"]
@@ -61,7 +63,14 @@ def test_results_are_flat_complete_and_on_disk(paper_run):
 
 def test_run_folder_holds_config_metrics_and_a_figure(quick_run):
     _, out = quick_run
-    assert sorted(path.name for path in out.iterdir()) == ["config.json", "figure.png", "metrics.jsonl", "results.json"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "config.json",
+        "figure.png",
+        "metrics.jsonl",
+        "network-0.safetensors",
+        "network-ste-0.safetensors",
+        "results.json",
+    ]
     assert json.loads((out / "config.json").read_text())["steps"] == 250
     metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in metrics] == [100, 200, 250]
@@ -71,12 +80,39 @@ def test_run_folder_holds_config_metrics_and_a_figure(quick_run):
     assert pixels.std() > 0.1
 
 
+def test_numbers_of_the_results_come_back_from_a_kept_network(quick_run):
+    results, out = quick_run
+    test = moons(Config(), 1000, 1)
+    posterior, apply_fn, preprocess = load_network(out / "network-0.safetensors")
+    points = preprocess(test.points)
+    key = jax.random.split(jax.random.key(0))[1]
+    natural = posterior.natural
+    predictions = {
+        "mode": bb.mode_predictive(apply_fn, natural, points),
+        "mean": bb.posterior_predictive(apply_fn, natural, key, points, num_samples=posterior.config["eval_samples"]),
+        "ste": bb.mode_predictive(apply_fn, load_network(out / "network-ste-0.safetensors").posterior.natural, points),
+    }
+    for name, predicted in predictions.items():
+        p = np.asarray(predicted.probabilities, np.float64)
+        assert np.mean(p.argmax(1) == test.labels) == pytest.approx(results[f"test_accuracy_{name}"], abs=1e-6)
+        nll = -np.mean(np.log(p[np.arange(1000), test.labels]))
+        assert nll == pytest.approx(results[f"test_nll_{name}"], rel=1e-4)
+
+
 def test_same_seed_same_run_and_another_seed_another(tmp_path, quick_run):
     first = without_times(quick_run[0])
     again = without_times(main([*QUICK, "--out", str(tmp_path / "again")]))
     other = without_times(main([*QUICK, "--seed", "1", "--out", str(tmp_path / "other")]))
     assert first == again
     assert first["test_nll_mean"] != other["test_nll_mean"]
+
+
+def test_points_everywhere_leave_no_place_far_away_and_no_nan(tmp_path, capsys):
+    """A mean of nothing is none."""
+    results = main([*QUICK, "--noise", "2", "--num-train", "20000", "--steps", "2", "--out", str(tmp_path / "run")])
+    assert results["far_entropy_mean"] is results["far_mutual_information_mean"] is None
+    assert results["near_entropy_mean"] > 0
+    assert "NaN" not in (tmp_path / "run" / "results.json").read_text()
 
 
 def test_training_and_test_points_are_different_draws_of_a_seed():
@@ -120,6 +156,12 @@ def test_loss_that_is_not_finite_ends_the_run_without_results(tmp_path):
         (["--kl-weight", "-1"], ["kl_weight", "-1"]),
         (["--init-scale", "inf"], ["init_scale", "inf"]),
         (["--eval-samples", "0"], ["eval_samples", "0"]),
+        (["--eval-samples", "3000000000"], ["eval_samples", "3000000000"]),
+        (["--momentum", "0.99999999999"], ["momentum", "0.99999999999"]),
+        (["--learning-rate", "1e300"], ["learning_rate", "1e+300"]),
+        (["--temperature", "1e-300"], ["temperature", "1e-300"]),
+        (["--noise", "1e300"], ["noise", "1e+300"]),
+        (["--ste-learning-rate", "1e39"], ["ste_learning_rate", "1e+39"]),
     ],
 )
 def test_bad_argument_ends_in_one_line_and_writes_nothing(tmp_path, capsys, arguments, expected):
