@@ -158,8 +158,10 @@ def read_column(path: Path) -> np.ndarray:
             numbers.append(float(text))
         except ValueError:
             raise ValueError(f"--data {path.parent}: line {i} of {path.name} is not a number: {text[:40]!r}") from None
-    if not numbers or not np.all(np.isfinite(numbers)):
-        raise ValueError(f"--data {path.parent}: {path.name} must hold finite numbers, one a line")
+        if not abs(numbers[-1]) <= float(np.finfo(np.float32).max):
+            raise ValueError(f"--data {path.parent}: line {i} of {path.name} is not finite in float32: {text[:40]!r}")
+    if not numbers:
+        raise ValueError(f"--data {path.parent}: {path.name} must hold numbers, one a line")
     return np.array(numbers)
 
 

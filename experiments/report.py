@@ -165,11 +165,7 @@ def main(argv: list[str] | None = None) -> None:
 
 
 def printable(text: Any) -> str:
-    """Text as one line that is safe on a terminal: ends of lines and escape codes are written as in Python's strings.
-
-    >>> printable("a\\nb")
-    'a\\\\nb'
-    """
+    """Text as one line that is safe on a terminal: escape codes and ends of lines are written as Python writes them."""
     return "".join(x if x.isprintable() else repr(x)[1:-1] for x in str(text))
 
 
