@@ -1,15 +1,23 @@
 # make demo    trains a binary network on real images and draws what it knows
 # make test    the whole test suite, with linter and type checker
+# make quick   the examples of the docstrings, and some tests of the library
 #
-# Both make their own environment first. CONSTRAINTS=constraints-lowest.txt VENV=.venv-lowest
-# installs the oldest supported versions instead of the newest known to work.
+# All make their own environment first, in .venv, with the versions of constraints.txt. Others:
+#   make test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt                      the oldest supported
+#   make test VENV=.venv-newest CONSTRAINTS=constraints-newest.txt PYTHON=python3.13    the newest
 
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
-INSTALLED = $(VENV)/installed
+# Written last: an environment without it is made anew.
+INSTALLED = $(VENV)/installed-with-$(notdir $(CONSTRAINTS))
+QUICK = bernoulli relaxation objective bayesbinn saving
 
-.PHONY: demo test clean
+ifneq ($(words $(VENV)) $(words $(CONSTRAINTS)),1 1)
+$(error VENV and CONSTRAINTS must be paths without spaces, got VENV=$(VENV) CONSTRAINTS=$(CONSTRAINTS))
+endif
+
+.PHONY: demo test quick install clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python -m experiments.image_classification --preset digits-bayes --out runs/demo --overwrite
@@ -17,15 +25,21 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(VENV)/bin/mypy
+	$(VENV)/bin/python -m mypy
 	$(VENV)/bin/python -m pytest -n 2 -q
 
+quick: $(INSTALLED)
+	$(VENV)/bin/python -m pytest -n 2 -q bbinn_jax README.md $(QUICK:%=tests/test_%.py)
+
+install: $(INSTALLED)
+
 $(INSTALLED): setup.cfg pyproject.toml $(CONSTRAINTS)
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; name one with: make PYTHON=...")'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; name one with: make PYTHON=...")'
 	@echo "installing into $(VENV), a minute or two"
-	$(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[experiments,test]'
-	touch $@
+	@$(PYTHON) -m venv --clear $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[experiments,test]' \
+	    > $(VENV)/pip.log 2>&1 || { echo "error: the packages could not be installed (is there a network?): see $(VENV)/pip.log" >&2; exit 1; }
+	@touch $@
 
 clean:
 	rm -rf $(VENV)

@@ -15,8 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.cli import first_line
-
 Pixels = tuple[np.ndarray, np.ndarray]  # images [n, height, width, channel] in [0, 1], labels [n]
 
 
@@ -45,11 +43,19 @@ def load(name: str) -> Dataset:
 
     Raises:
         FileNotFoundError: the data set has not been prepared.
-        ValueError: the prepared files cannot be read, or no such data set.
+        ValueError: no such data set, the prepared files cannot be read, or they do not hold images and labels to
+            train and test on.
     """
     if name not in LOADERS:
         raise ValueError(f"dataset must be one of {sorted(LOADERS)}, got {name!r}")
     train, test, num_classes = LOADERS[name]()
+    for part, pixels in (("training", train), ("test", test)):
+        check(f"data set {name!r}: the {part}", *pixels, num_classes)
+    if train[0].shape[1:] != test[0].shape[1:]:
+        shapes = f"{train[0].shape[1:]} for training and {test[0].shape[1:]} for testing"
+        raise ValueError(f"data set {name!r}: all images must have one shape, got {shapes}")
+    if np.any(train[0].min((0, 1, 2)) == train[0].max((0, 1, 2))):  # a standard deviation of 0
+        raise ValueError(f"data set {name!r}: the training images have one value everywhere in a channel")
     mean = np.asarray(train[0].mean(axis=(0, 1, 2), dtype=np.float64))
     std = np.asarray(train[0].std(axis=(0, 1, 2), dtype=np.float64))
 
@@ -60,6 +66,23 @@ def load(name: str) -> Dataset:
         )
 
     return Dataset(split(*train), split(*test), num_classes, mean, std)
+
+
+def check(what: str, images: np.ndarray, labels: np.ndarray, num_classes: int) -> None:
+    """Raises ValueError unless there are images [n, height, width, channel], n > 0, finite, and a class for each."""
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.ndim != 4 or images.size == 0 or images.dtype.kind not in "fiu":
+        found = f"{images.dtype} {list(images.shape)}"
+        raise ValueError(f"{what} images must be numbers [n, height, width, channel], n > 0, got {found}")
+    with np.errstate(over="ignore"):
+        bad = ~np.isfinite(images.astype(np.float32)).all((1, 2, 3))
+    if bad.any():
+        raise ValueError(f"{what} images must be finite float32 numbers, not so image {bad.argmax()}")
+    if labels.shape != images.shape[:1] or labels.dtype.kind not in "iu":
+        raise ValueError(f"{what} labels must be {len(images)} integers, got {labels.dtype} {list(labels.shape)}")
+    bad = (labels < 0) | (labels >= num_classes)
+    if bad.any():
+        raise ValueError(f"{what} labels must be in [0, {num_classes}), got {labels[bad][0]} for image {bad.argmax()}")
 
 
 def holdout(num_images: int, validation_fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -134,8 +157,16 @@ LOADERS: dict[str, Callable[[], tuple[Pixels, Pixels, int]]] = {
 
 
 def data_dir() -> Path:
-    """The folder of prepared data sets: TFDS_DATA_DIR, or ~/tensorflow_datasets."""
-    return Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets").expanduser()
+    """The folder of prepared data sets: TFDS_DATA_DIR, or ~/tensorflow_datasets.
+
+    Raises:
+        ValueError: there is no home folder to look in.
+    """
+    folder = Path(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets")
+    try:
+        return folder.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"{folder} cannot be found: {error} Set TFDS_DATA_DIR to the folder of data sets") from None
 
 
 def load_tfds(name: str, splits: tuple[str, ...]) -> list[Pixels]:
@@ -146,7 +177,7 @@ def load_tfds(name: str, splits: tuple[str, ...]) -> list[Pixels]:
         ValueError: there is one and it cannot be read.
     """
     folder = data_dir() / name
-    if not list(folder.glob("**/dataset_info.json")):
+    if not list(folder.glob("*/dataset_info.json")):  # of a version, whose folder may be a link
         raise FileNotFoundError(
             f"data set {name!r} is not prepared: looked in {folder} (TFDS_DATA_DIR="
             f"{os.environ.get('TFDS_DATA_DIR', '')!r}); prepare it with: python -m experiments.prepare {name}"
@@ -156,16 +187,25 @@ def load_tfds(name: str, splits: tuple[str, ...]) -> list[Pixels]:
 
     absl.logging.set_verbosity("error")  # it recommends OpenCV otherwise
     try:
-        sources = tfds.data_source(name, data_dir=data_dir(), download=False)
-        return [_read(sources[split]) for split in splits]
+        version = tfds.builder(name, data_dir=data_dir()).data_path
+        builder = tfds.builder_from_directory(version)  # by the types in the folder: those of the name would be cast to
+        return [_read(builder, split) for split in splits]
     except Exception as error:  # tfds, array_record and pillow raise whatever they like
         raise ValueError(
-            f"data set {name!r} in {folder} cannot be read: {first_line(error)}; delete that folder and prepare "
+            f"data set {name!r} in {folder} cannot be read: {_first_line(error)}; delete that folder and prepare "
             f"it again with: python -m experiments.prepare {name}"
         ) from error
 
 
-def _read(source: Any) -> Pixels:
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0][:200] if lines else type(error).__name__
+
+
+def _read(builder: Any, split: str) -> Pixels:
+    if builder.info.splits[split].num_examples == 0:
+        raise ValueError(f"its part {split!r} has no images")
+    source = builder.as_data_source(split)
     records = source.__getitems__(range(len(source)))
     images = np.stack([record["image"] for record in records])
     return images.astype(np.float32) / 255, np.array([record["label"] for record in records])

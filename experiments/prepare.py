@@ -21,12 +21,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("dataset", choices=DATASETS)
     name = parser.parse_args(argv).dataset
     try:
+        folder = data_dir()
         import tensorflow  # noqa: F401
+    except ValueError as error:
+        sys.exit(f"error: {error}")
     except ImportError:
         sys.exit("error: preparing a data set needs TensorFlow; install it with: pip install '.[prepare]'")
     import tensorflow_datasets as tfds
 
-    folder = data_dir()
     print(f"preparing {name} in {folder}")
     try:
         builder = tfds.builder(name, data_dir=folder, file_format="array_record")

@@ -8,14 +8,20 @@ Reads what the runs wrote and nothing else, so it starts without JAX.
 
 import argparse
 import dataclasses
+import io
 import json
 import os
+import sys
 import textwrap
+import warnings
 from collections import Counter
+from collections.abc import Callable
 from itertools import cycle
 from pathlib import Path
 from statistics import fmean, pstdev
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+os.environ["MPLBACKEND"] = "agg"  # figures become files; the backend of a notebook kernel may not exist here
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -42,7 +48,6 @@ Test accuracy in percent after the last epoch, mean +- population standard devia
 Paper: arXiv 2002.10778, table 10, 5 runs of 500 epochs, each at its best validation epoch; not beside changed settings.
 """
 EXPERIMENT = "image_classification"
-REQUIRED = dict(experiment=str, dataset=str, method=str, seed=int, epochs=int, test_accuracy_mode=float | int)
 SHARED = ("experiment", "preset", "dataset", "method", "epochs", "device", "command")  # by the seeds of one program
 # Of a config or command, what does not change what a run computes, or has a column of its own.
 NOT_SETTINGS = (
@@ -50,11 +55,63 @@ NOT_SETTINGS = (
 ).split()
 
 
+class Results(NamedTuple):
+    """What results.json says of the run of one seed."""
+
+    experiment: str
+    dataset: str
+    method: str
+    seed: int
+    epochs: int
+    test_accuracy_mode: float
+    test_accuracy_mean: float | None = None
+    preset: str | None = None
+    device: str | None = None
+    command: str | None = None
+    wall_seconds: float | None = None  # of all seeds of a program
+
+
+class Epoch(NamedTuple):
+    """A line of metrics.jsonl."""
+
+    epoch: int
+    test_accuracy_mode: float
+    seed: int | None = None  # where the program has several
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    return type(value) in (int, float) and low <= value <= high  # neither a bool nor a NaN
+
+
+def _is_name(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable() and 0 < len(value) <= 100
+
+
+def _is_setting(value: Any) -> bool:
+    several = value if isinstance(value, list) else [value]
+    return all(x is None or isinstance(x, bool | str) or _is_number(x, -1e300, 1e300) for x in several)
+
+
+# What these fields may hold, and a setting elsewhere: JSON knows NaN, integers beyond every float, and any nesting.
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "experiment": lambda value: value == EXPERIMENT,
+    **dict.fromkeys(("dataset", "method", "preset", "device"), _is_name),
+    **dict.fromkeys(("test_accuracy_mode", "test_accuracy_mean"), lambda value: _is_number(value, 0, 1)),
+    **dict.fromkeys(("epoch", "epochs", "stop_after_epochs"), lambda x: type(x) is int and 1 <= x <= 10**9),
+    "seed": lambda value: type(value) is int and 0 <= value < 2**32,
+    "command": lambda value: isinstance(value, str),
+    "wall_seconds": lambda value: _is_number(value, 0, 1e12),
+}
+
+
+Record = TypeVar("Record", Results, Epoch)
+
+
 class Run(NamedTuple):
     """What the run of one seed left behind."""
 
     path: Path
-    results: dict[str, Any]
+    results: Results
     changes: str  # of the preset's settings
     total_epochs: int  # of the schedule
     minutes: float | None
@@ -91,108 +148,131 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parser.parse_args(argv)
     figure_path = arguments.out or arguments.folders[0] / "report.png"
     with cli.user_errors():
+        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may know ASCII alone
+            sys.stdout.reconfigure(errors="backslashreplace")
         if figure_path.suffix != ".png":
-            raise ValueError(f"--out must name a .png file, got {figure_path}")
-        runs, unfinished = find(arguments.folders)
+            raise ValueError(f"--out must name a .png file, got {printable(figure_path)}")
+        runs, told = find(arguments.folders)
         rows, repeats = average(runs)
         table = [cells(row) for row in rows]
         figure = draw(figure_path, rows)
-    if arguments.markdown:
-        print("\n".join(f"| {' | '.join(line)} |" for line in (COLUMNS, ["---"] * len(COLUMNS), *table)))
-    else:
-        write(table)
-    print("\n".join((EXPLANATION, *repeats, *unfinished, figure)))
+        if arguments.markdown:
+            lines = [COLUMNS, ["---"] * len(COLUMNS), *([cell.replace("|", "\\|") for cell in row] for row in table)]
+            print("\n".join(f"| {' | '.join(line)} |" for line in lines))
+        else:
+            write(table)
+        print("\n".join((EXPLANATION, *map(printable, (*repeats, *told, figure)))))
+
+
+def printable(text: Any) -> str:
+    """Text as one line that is safe on a terminal: escape codes and ends of lines are written as Python writes them."""
+    return "".join(x if x.isprintable() else repr(x)[1:-1] for x in str(text))
 
 
 def find(folders: list[Path]) -> tuple[list[Run], list[str]]:
-    """The finished runs below the folders, and a line for each that is not finished."""
-    finished: dict[Path, list[Run]] = {}  # by real path: folders may overlap
-    unfinished: dict[Path, str] = {}
+    """The finished runs below the folders, and a line for each that is not finished or cannot be read.
 
-    def read_or_tell(path: Path) -> list[Run]:
-        try:
-            return read(path)
-        except ValueError as error:
-            unfinished[path.resolve()] = f"left out: {error}"
-            return []
+    Raises:
+        ValueError: no such folder, or no finished run in any of them.
+    """
+    finished: dict[str, list[Run]] = {}  # by real path: folders may overlap
+    told: dict[str | Path, str] = {}
+
+    def tell_folder(error: OSError) -> None:
+        told[os.path.realpath(error.filename)] = f"left out: {error.filename} cannot be read: {error.strerror}"
 
     for folder in folders:
         if not folder.is_dir():
-            raise ValueError(f"no such folder: {folder}")
-        paths = sorted(folder.rglob("*.json"))
-        here = {path.resolve(): read_or_tell(path) for path in paths}
-        unfinished |= {path.resolve(): line for path in paths if (line := progress(path))}
-        if not any(here.values()):
-            told = [unfinished[path] for path in here if path in unfinished]
-            raise ValueError("; ".join((f"no finished runs of {EXPERIMENT} in {folder}", *told)))
-        finished |= here
-    return [run for runs in finished.values() for run in runs], list(unfinished.values())
+            raise ValueError(f"no such folder: {printable(folder)}")
+        walk = os.walk(folder, onerror=tell_folder)
+        paths = sorted(Path(here, x) for here, dirs, files in walk for x in dirs + files if x.endswith(".json"))
+        for path in paths:
+            real = os.path.realpath(path)
+            try:
+                finished[real] = read(path)
+                line = progress(path)
+            except ValueError as error:
+                line = f"left out: {error}"
+            if line:
+                told[real] = line
+        if not any(finished.get(os.path.realpath(path)) for path in paths):
+            told[folder] = f"no finished runs of {EXPERIMENT} in {folder}"
+    runs = [run for several in finished.values() for run in several]
+    if not runs:
+        raise ValueError(printable("; ".join(sorted(told.values(), key=lambda line: line.startswith("left out")))))
+    return runs, list(told.values())
 
 
 def read(path: Path) -> list[Run]:
     """The runs in a results.json, or in a NAME.json of the same kind, one for each seed; none in other files.
 
     Raises:
-        ValueError: for a results.json that is broken or lacks fields.
+        ValueError: a results.json is broken or lacks fields, or a NAME.json of this experiment, or what lies beside it.
     """
     in_run_folder = path.name == "results.json"
+    if path.name == "config.json":
+        return []
     try:
-        content = _read_object(path)
+        content = _object(path, _content(path))
     except ValueError:
         if in_run_folder:
             raise
         return []
-    if content.get("experiment", EXPERIMENT) != EXPERIMENT:
+    experiment = content.get("experiment")
+    if experiment != EXPERIMENT and (isinstance(experiment, str) or not in_run_folder):
         return []
     seeds = content.get("runs", [content])
     if not (isinstance(seeds, list) and seeds and all(isinstance(seed, dict) for seed in seeds)):
-        seeds = [{}]
-    seeds = [{name: content.get(name) for name in SHARED} | seed for seed in seeds]
-    missing = [
-        name
-        for name, kind in REQUIRED.items()
-        if not all(isinstance(x := seed.get(name), kind) and x == x for seed in seeds)  # a NaN is not itself
-    ]
-    if missing and in_run_folder:
-        raise ValueError(f"{path} lacks {', '.join(missing)}, or they are of the wrong type")
-    if missing:
-        return []
-    saved = _read_object(config) if in_run_folder and (config := path.with_name("config.json")).exists() else None
+        raise ValueError(f"{path} lacks runs, or they are of the wrong type")
+    shared = {name: content.get(name) for name in SHARED}
+    wall_seconds = {"wall_seconds": content.get("wall_seconds")}
+    records = [_typed(Results, path, shared | seed | wall_seconds) for seed in seeds]
     names = ("metrics.jsonl",) if in_run_folder else (f"{path.stem}.jsonl", f"{path.stem}.metrics.jsonl")
     metrics = [line for name in names for line in read_metrics(path.with_name(name))]
-    minutes = content["wall_seconds"] / 60 / len(seeds) if content.get("wall_seconds") else None
+    saved = None
+    if in_run_folder and os.path.lexists(config := path.with_name("config.json")):
+        saved = _settings(config, _object(config, _content(config)))
     runs = []
-    for results in seeds:
-        changes, total_epochs = _changes(results, saved or _flags(results["command"] or ""))
-        errors = {epoch: error for epoch, seed, error in metrics if seed in (None, results["seed"])}
+    for results in records:
+        changes, total_epochs = _changes(results, saved or _flags(path, results.command or ""))
+        minutes = results.wall_seconds / 60 / len(records) if results.wall_seconds else None
+        errors = {x.epoch: 100 - 100 * x.test_accuracy_mode for x in metrics if x.seed in (None, results.seed)}
         runs.append(Run(path, results, changes, total_epochs, minutes, errors))
     return runs
 
 
-def read_metrics(path: Path) -> list[tuple[int, int | None, float]]:
-    """Epoch, seed (None if there is but one) and test error in percent of each line, without a torn last line."""
-    lines = path.read_text(errors="replace").splitlines() if path.exists() else []
-    metrics = []
-    for number, line in enumerate(lines, 1):
-        try:
-            entry = json.loads(line)
-            metrics.append((int(entry["epoch"]), entry.get("seed"), 100 - 100 * float(entry["test_accuracy_mode"])))
-        except (ValueError, TypeError, KeyError):
-            if number < len(lines):
-                raise ValueError(f"{path}: line {number} is not the metrics of an epoch") from None
-    return metrics
+def read_metrics(path: Path) -> list[Epoch]:
+    """The lines of a metrics.jsonl, without a torn last one; none where there is no such file.
+
+    Raises:
+        ValueError: the file cannot be read, or a line is not the metrics of an epoch.
+    """
+    if not os.path.lexists(path):
+        return []
+    *lines, torn = _content(path).split(b"\n")
+    metrics = [_typed(Epoch, f"{path}: line {i}", _object(f"{path}: line {i}", x)) for i, x in enumerate(lines, 1)]
+    try:
+        return [*metrics, _typed(Epoch, path, _object(path, torn))]  # whole, and the end of the line alone is missing
+    except ValueError:
+        return metrics
 
 
 def progress(path: Path) -> str | None:
-    """How far an unfinished run has come, from its config.json; None for all else."""
+    """How far an unfinished run has come, from its config.json; None for all else.
+
+    Raises:
+        ValueError: the config or the metrics are damaged.
+    """
     metrics = path.with_name("metrics.jsonl")
-    if path.name != "config.json" or not metrics.exists() or path.with_name("results.json").exists():
+    if path.name != "config.json" or not os.path.lexists(metrics) or os.path.lexists(path.with_name("results.json")):
         return None
-    config = _read_object(path)
-    if config.get("experiment") != EXPERIMENT:
+    config = _object(path, _content(path))
+    if isinstance(experiment := config.get("experiment"), str) and experiment != EXPERIMENT:
         return None
-    epoch, stop = max((epoch for epoch, *_ in read_metrics(metrics)), default=0), config.get("stop_after_epochs")
-    total = stop if stop and epoch <= stop else config.get("epochs")  # a resumed run goes on after its first stop
+    settings = _settings(path, config)
+    epoch = max((line.epoch for line in read_metrics(metrics)), default=0)
+    stop = settings.get("stop_after_epochs")
+    total = stop if stop and epoch <= stop else settings.get("epochs")  # a resumed run goes on after its first stop
     return f"not finished: {path.parent}, epoch {epoch} of {total}"
 
 
@@ -200,14 +280,14 @@ def average(runs: list[Run]) -> tuple[list[Row], list[str]]:
     """Rows of runs that agree in all but the seed, and a line for each seed that comes again."""
     kinds: dict[tuple[Any, ...], list[Run]] = {}
     for run in runs:
-        dataset, method, epochs = (run.results[name] for name in ("dataset", "method", "epochs"))
+        dataset, method, epochs = run.results.dataset, run.results.method, run.results.epochs
         kinds.setdefault((dataset, [*COLORS, method].index(method), method, -epochs), []).append(run)
     rows, repeats = [], []
     for (dataset, _, method, epochs), peers in sorted(kinds.items()):
         seen: Counter[tuple[Any, ...]] = Counter()
         groups: dict[tuple[Any, ...], list[Run]] = {}
         for run in peers:
-            changes, seed, device = run.changes, run.results["seed"], str(run.results["device"])
+            changes, seed, device = run.changes, run.results.seed, run.results.device or ""
             again = seen[changes, run.total_epochs, device, seed]
             seen[changes, run.total_epochs, device, seed] += 1
             if again:
@@ -219,16 +299,16 @@ def average(runs: list[Run]) -> tuple[list[Row], list[str]]:
     return rows, repeats
 
 
-def _changes(results: dict[str, Any], settings: dict[str, Any]) -> tuple[str, int]:
+def _changes(results: Results, settings: dict[str, Any]) -> tuple[str, int]:
     """What a run's settings (config.json, or the flags of its command) change of its preset; and its planned epochs."""
-    name, method = results["preset"], results["method"]
+    name, method = results.preset, results.method
     preset = dataclasses.asdict(PRESETS[name](method)) if name in PRESETS and method in METHODS else {}
-    of_the_paper = name in (results["dataset"], f"{results['dataset']}-short")
+    of_the_paper = name in (results.dataset, f"{results.dataset}-short")
     texts = [] if preset and of_the_paper else [f"preset {name}"]
     for field, value in settings.items():
         if field not in NOT_SETTINGS and _text(value) != _text(preset.get(field)):
             texts.append(f"{field}={_text(value)}")
-    return ", ".join(texts), int(settings.get("epochs", preset.get("epochs", results["epochs"])))
+    return printable(", ".join(texts)), int(settings.get("epochs") or preset.get("epochs", results.epochs))
 
 
 def _text(value: Any) -> str:
@@ -247,13 +327,13 @@ def cells(row: Row) -> list[str]:
     for name, paper in (("mode", row.method), ("mean", f"{row.method} mean")):
         published = None if row.changes else PAPER.get((row.dataset, paper))
         scores.append("{:.2f} +- {:.2f}".format(*published) if published else "")
-        measured = [100 * x for run in row.runs if (x := run.results.get(f"test_accuracy_{name}")) is not None]
+        accuracies = [getattr(run.results, f"test_accuracy_{name}") for run in row.runs]
+        measured = [100 * x for x in accuracies if x is not None]
         spread = f" +- {pstdev(measured):.2f}" if len(measured) > 1 else ""
         scores.append(f"{fmean(measured):.2f}{spread}" if measured else "")
     minutes = [run.minutes for run in row.runs if run.minutes is not None]
     time = f"{fmean(minutes):.1f}" if minutes else ""
-    device = str(row.runs[0].results["device"] or "")
-    return [row.dataset, row.name, *scores, str(len(row.runs)), row.length, device, time]
+    return [row.dataset, row.name, *scores, str(len(row.runs)), row.length, row.runs[0].results.device or "", time]
 
 
 def write(table: list[list[str]]) -> None:
@@ -281,7 +361,9 @@ def draw(path: Path, rows: list[Row]) -> str:
         _learning_curves(axes, dataset, [row for row in rows if row.dataset == dataset])
     partial = path.with_name(path.name + ".partial")
     try:
-        figure.savefig(partial, format="png", dpi=120)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a sign that the font lacks
+            figure.savefig(partial, format="png", dpi=min(120, 60_000 / max(figure.get_size_inches())))
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
@@ -291,14 +373,15 @@ def draw(path: Path, rows: list[Row]) -> str:
 def _learning_curves(axes: Axes, dataset: str, rows: list[Row]) -> None:
     styles = {row.method: cycle(("-", "--", ":", "-.")) for row in rows}
     shown: list[float] = []
+    lines, labels = [], []
     for row in rows:
         curves = [run.errors for run in row.runs if run.errors]
         epochs = sorted(set().union(*curves))
         errors = [[curve[epoch] for curve in curves if epoch in curve] for epoch in epochs]
         means, color = [fmean(several) for several in errors], COLORS.get(row.method, "#e69f00")
         seeds = "1 seed" if len(curves) == 1 else f"{len(curves)} seeds"
-        label = textwrap.fill(f"{row.name}, {row.length} epochs, {seeds}", 70)
-        axes.plot(epochs, means, next(styles[row.method]), color=color, label=label)
+        labels.append(textwrap.fill(f"{row.name}, {row.length} epochs, {seeds}", 70, max_lines=8))
+        lines += axes.plot(epochs, means, next(styles[row.method]), color=color, label=labels[-1])
         axes.plot(epochs[-1], means[-1], "o", color=color, markersize=5)
         axes.fill_between(epochs, [min(x) for x in errors], [max(x) for x in errors], color=color, alpha=0.2, lw=0)
         shown += [error for several in errors for error in several]
@@ -324,21 +407,58 @@ def _learning_curves(axes: Axes, dataset: str, rows: list[Row]) -> None:
     axes.set_ylim(0.85 * min(shown), max(1.1 * max(shown), 1))
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-    axes.set(title=dataset, xlabel="epoch", ylabel="test error (%)")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False)
+    axes.set(xlabel="epoch", ylabel="test error (%)")
+    axes.set_title(dataset, parse_math=False)
+    legend = axes.legend(lines, ["-"] * len(lines), loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False)
+    for text, label in zip(legend.get_texts(), labels, strict=True):  # as it is, be it "_" or "$" that it holds
+        text.set(text=label, parse_math=False)
 
 
-def _read_object(path: Path) -> dict[str, Any]:
+def _content(path: Path) -> bytes:
     try:
-        return {**json.loads(path.read_text())}
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{path} is not a JSON object: {error}") from None
+        if path.is_file():
+            return path.read_bytes()
+        reason = "not a file"  # but a folder, or a pipe whose end may never come
+    except OSError as error:
+        reason = str(error.strerror)
+    raise ValueError(f"{path} cannot be read: {reason}")
 
 
-def _flags(command: str) -> dict[str, str]:
+def _object(where: Path | str, text: bytes) -> dict[str, Any]:
+    try:
+        return {**json.loads(text)}
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{where} is not a JSON object: {error}") from None
+
+
+def _typed(kind: type[Record], where: Path | str, content: dict[str, Any]) -> Record:
+    fields: dict[str, Any] = {name: content.get(name) for name in kind._fields}
+    return kind(**_checked(where, fields, [x for x in fields if x not in kind._field_defaults]))
+
+
+def _checked(where: Path | str, fields: dict[str, Any], required: list[str]) -> dict[str, Any]:
+    """The fields, each of which is what it must be, or None where it need not be there."""
+    known = dict.fromkeys(required) | fields
+    bad = [x for x in known if not (KINDS.get(x, _is_setting)(known[x]) or (known[x] is None and x not in required))]
+    if bad:
+        raise ValueError(f"{where} lacks {', '.join(bad)}, or they are of the wrong type")
+    return fields
+
+
+def _settings(path: Path, config: dict[str, Any]) -> dict[str, Any]:
+    """What config.json says of the experiment, its length, and how it trains."""
+    used = [x for x in config if x in ("experiment", "epochs", "stop_after_epochs") or x not in NOT_SETTINGS]
+    return _checked(path, {name: config[name] for name in used}, ["experiment"])
+
+
+def _flags(where: Path, command: str) -> dict[str, Any]:
     """The flags in a command line and their values."""
     words = (flag.replace("=", " ", 1).partition(" ") for flag in f" {command}".split(" --")[1:])
-    return {name.replace("-", "_"): value.strip() for name, _, value in words}
+    flags: dict[str, Any] = {name.replace("-", "_"): value.strip() for name, _, value in words}
+    if "epochs" in flags:
+        epochs = int(flags["epochs"][:11]) if flags["epochs"].isdecimal() else None
+        flags |= _checked(f"the command in {where}", {"epochs": epochs}, ["epochs"])
+    return flags
 
 
 if __name__ == "__main__":

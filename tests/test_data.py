@@ -2,6 +2,8 @@
 
 import io
 import json
+import pwd
+import subprocess
 import sys
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import data, prepare
+from experiments import data, prepare, regression
 
 DATA_SETS = {  # name: version, shape and file format of the images, classes
     "mnist": ("3.0.1", (28, 28, 1), "PNG", 10),
@@ -19,14 +21,20 @@ DATA_SETS = {  # name: version, shape and file format of the images, classes
 }
 
 
-def write_tfds(folder: Path, name: str, num_train: int = 600, num_test: int = 100) -> Path:
-    """A small data set as TFDS prepares it, with random pixels; returns the folder of its files."""
+def write_tfds(folder: Path, name: str, num_train: int = 600, num_test: int = 100, label: float | None = None) -> Path:
+    """A small data set as TFDS prepares it, with random pixels; returns the folder of its files.
+
+    With a label it is that of the last test image, and the labels are numbers of its type.
+    """
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordWriter
     from PIL import Image
 
     version, shape, image_format, num_classes = DATA_SETS[name]
-    features = {"image": tfds.features.Image(shape=shape), "label": tfds.features.ClassLabel(num_classes=num_classes)}
+    labels = tfds.features.ClassLabel(num_classes=num_classes)
+    if label is not None:
+        labels = tfds.features.Scalar(np.int64 if isinstance(label, int) else np.float32)
+    features = {"image": tfds.features.Image(shape=shape), "label": labels}
     if name == "cifar100":
         features["coarse_label"] = tfds.features.ClassLabel(num_classes=20)
     if name != "mnist":
@@ -43,6 +51,8 @@ def write_tfds(folder: Path, name: str, num_train: int = 600, num_test: int = 10
             Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8).squeeze()).save(file, image_format)
             file.seek(0)
             example = {"image": file, "label": i % num_classes, "coarse_label": i % 20, "id": f"{split}_{i}"}
+            if label is not None and (split, i) == ("test", size - 1):
+                example["label"] = label
             example = {key: example[key] for key in features}
             writer.write(features.serialize_example(features.encode_example(example)))
         writer.close()
@@ -195,13 +205,149 @@ def lose_a_split(folder):
     (folder / "dataset_info.json").write_text(json.dumps(info))
 
 
-@pytest.mark.parametrize("damage", [truncate, overwrite_middle, remove_records, break_info, lose_a_split])
+def lose_the_types(folder):
+    (folder / "features.json").unlink()
+
+
+@pytest.mark.parametrize(
+    "damage", [truncate, overwrite_middle, remove_records, break_info, lose_a_split, lose_the_types]
+)
 def test_damaged_folder_is_refused_in_one_line(mnist_folder, damage):
     damage(mnist_folder)
     with pytest.raises(ValueError, match="cannot be read") as error:
         data.load("mnist")
     assert "mnist" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("linked", ["all", "data set", "version", "files"])
+def test_folder_behind_a_link_is_read(tmp_path, monkeypatch, linked):
+    files = write_tfds(tmp_path / "real", "mnist", 60, 20)
+    link, target = {
+        "all": (tmp_path / "linked", tmp_path / "real"),
+        "data set": (tmp_path / "linked" / "mnist", files.parent),
+        "version": (tmp_path / "linked" / "mnist" / files.name, files),
+        "files": (tmp_path / "linked" / "mnist" / files.name, files),
+    }[linked]
+    link.parent.mkdir(parents=True, exist_ok=True)
+    if linked == "files":
+        link.mkdir()
+        for path in files.iterdir():
+            (link / path.name).symlink_to(path)
+    else:
+        link.symlink_to(target)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "linked"))
+    assert data.load("mnist").test.images.shape == (20, 28, 28, 1)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "label", "expected"),
+    [
+        ((60, 20), -1, "test labels must be in [0, 10), got -1 for image 19"),
+        ((60, 20), 10, "test labels must be in [0, 10), got 10 for image 19"),
+        ((60, 20), 2**40, "test labels must be in [0, 10), got 1099511627776 for image 19"),
+        ((60, 20), 1.5, "labels must be 60 integers, got float64"),
+        ((60, 0), None, "'test' has no images"),
+        ((0, 20), None, "'train' has no images"),
+    ],
+)
+def test_prepared_folder_with_what_cannot_be_trained_on_is_refused(tmp_path, monkeypatch, sizes, label, expected):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path))
+    write_tfds(tmp_path, "mnist", *sizes, label=label)
+    with pytest.raises(ValueError, match="data set 'mnist'") as error:
+        data.load("mnist")
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+IMAGES_OF_3 = np.random.default_rng(0).uniform(size=(3, 4, 4, 2)).astype(np.float32)
+
+
+def changed(index, value):
+    """The three images with another value somewhere."""
+    images = IMAGES_OF_3.astype(np.float64)
+    images[index] = value
+    return images
+
+
+BAD_PIXELS = {  # images, labels: what is said
+    "a negative label": (IMAGES_OF_3, np.array([0, 1, -1]), "labels must be in [0, 2), got -1 for image 2"),
+    "a label beyond": (IMAGES_OF_3, np.array([0, 2, 1]), "labels must be in [0, 2), got 2 for image 1"),
+    "an unsigned label beyond": (IMAGES_OF_3, np.array([0, 255, 1], np.uint8), "got 255 for image 1"),
+    "labels of real numbers": (IMAGES_OF_3, np.array([0.0, 1.0, 1.0]), "labels must be 3 integers, got float64 [3]"),
+    "labels of text": (IMAGES_OF_3, np.array(["0", "1", "1"]), "labels must be 3 integers"),
+    "labels of objects": (IMAGES_OF_3, np.array([0, 1, None]), "labels must be 3 integers, got object"),
+    "one-hot labels": (IMAGES_OF_3, np.eye(3, 2, dtype=int), "labels must be 3 integers, got int64 [3, 2]"),
+    "too few labels": (IMAGES_OF_3, np.array([0, 1]), "labels must be 3 integers, got int64 [2]"),
+    "no images": (IMAGES_OF_3[:0], np.array([], int), "images must be numbers [n, height, width, channel], n > 0"),
+    "images without a channel": (IMAGES_OF_3[..., 0], np.array([0, 1, 1]), "got float32 [3, 4, 4]"),
+    "images without pixels": (IMAGES_OF_3[:, :0], np.array([0, 1, 1]), "got float32 [3, 0, 4, 2]"),
+    "images of objects": (IMAGES_OF_3.astype(object), np.array([0, 1, 1]), "got object"),
+    "complex images": (IMAGES_OF_3.astype(complex), np.array([0, 1, 1]), "got complex128"),
+    "a NaN": (changed((1, 3, 3, 1), np.nan), np.array([0, 1, 1]), "finite float32 numbers, not so image 1"),
+    "an infinity": (changed((2, 0, 0, 0), -np.inf), np.array([0, 1, 1]), "finite float32 numbers, not so image 2"),
+    "what float32 cannot hold": (changed((0, 0, 0, 0), 1e300), np.array([0, 1, 1]), "not so image 0"),
+}
+
+
+@pytest.mark.parametrize("part", ["training", "test"])
+@pytest.mark.parametrize("case", BAD_PIXELS)
+def test_images_and_labels_that_cannot_be_trained_on_are_named(monkeypatch, case, part):
+    images, labels, expected = BAD_PIXELS[case]
+    good = (IMAGES_OF_3, np.array([0, 1, 1]))
+    parts = ((images, labels), good) if part == "training" else (good, (images, labels))
+    monkeypatch.setitem(data.LOADERS, "mine", lambda: (*parts, 2))
+    with pytest.raises(ValueError, match=f"^data set 'mine': the {part} ") as error:
+        data.load("mine")
+    assert expected in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "expected"),
+    [
+        (IMAGES_OF_3, IMAGES_OF_3[:, :3], "one shape, got (4, 4, 2) for training and (3, 4, 2) for testing"),
+        (changed(np.s_[..., 1], 0.1), IMAGES_OF_3, "one value everywhere in a channel"),  # a standard deviation of 0
+    ],
+)
+def test_images_that_do_not_go_together_are_named(monkeypatch, train, test, expected):
+    monkeypatch.setitem(data.LOADERS, "mine", lambda: ((train, np.array([0, 1, 1])), (test, np.array([0, 1, 1])), 2))
+    with pytest.raises(ValueError, match="data set 'mine'") as error:
+        data.load("mine")
+    assert expected in str(error.value)
+
+
+@pytest.mark.parametrize("folder", [None, "~/data", "~nobody-of-this-name/data"])
+def test_without_a_home_the_variable_is_named(monkeypatch, folder):
+    def unknown(user):
+        raise KeyError(user)
+
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
+    if folder:
+        monkeypatch.setenv("TFDS_DATA_DIR", folder)
+    with pytest.raises(ValueError, match="Set TFDS_DATA_DIR") as error:
+        data.load("mnist")
+    assert (folder or "~/tensorflow_datasets") in str(error.value)
+    with pytest.raises(SystemExit, match="Set TFDS_DATA_DIR"):
+        prepare.main(["mnist"])
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-inf", "1e300", "-3.5e38", "1e999"])
+def test_number_that_float32_cannot_hold_is_named_by_its_line(tmp_path, text):
+    (tmp_path / "train_inputs").write_text(f"0.5\n3.4e38\n{text}\n1\n")
+    with pytest.raises(ValueError, match=f"line 3 of train_inputs is not finite in float32: '{text}'"):
+        regression.read_column(tmp_path / "train_inputs")
+
+
+def test_preparing_starts_with_its_own_extra_alone():
+    """The command line of the runs, and what else is in the extra of experiments, is not installed with [prepare]."""
+    others = ("tyro", "rich", "matplotlib", "sklearn", "orbax.checkpoint.args", "PIL")
+    code = f"import sys; sys.modules |= dict.fromkeys({others}); from experiments import prepare; prepare.main(['-h'])"
+    done = subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[1], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "python -m experiments.prepare" in done.stdout
 
 
 @pytest.mark.parametrize("fraction", [0.0, 1e-6, 0.9999999])

@@ -1,8 +1,11 @@
 """The table and the figure of many runs, from folders made by hand."""
 
 import json
+import os
 import subprocess
 import sys
+import warnings
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -382,12 +385,241 @@ def test_one_bad_run_does_not_hide_the_others(tmp_path, capsys):
 @pytest.mark.parametrize("case", BAD_FOLDERS)
 def test_bad_folder_ends_in_one_line_and_draws_nothing(tmp_path, capsys, case):
     make, expected = BAD_FOLDERS[case]
-    write_run(tmp_path / "good")
     make(tmp_path / "bad")
-    error = fail(capsys, tmp_path / "good", tmp_path / "bad")
+    error = fail(capsys, tmp_path / "bad")
     assert str(tmp_path / "bad") in error
     assert all(text in error for text in expected), error
     assert not list(tmp_path.rglob("*.png*"))
+
+
+@pytest.mark.parametrize("case", [case for case in BAD_FOLDERS if BAD_FOLDERS[case][1] != ["no such folder"]])
+def test_bad_folder_beside_a_good_one_is_told_below_the_table(tmp_path, capsys, case):
+    make, expected = BAD_FOLDERS[case]
+    make(tmp_path / "bad")
+    write_run(tmp_path / "good")
+    rows, rest = read_report(capsys, tmp_path / "bad", tmp_path / "good")
+    assert [row["mode"] for row in rows] == ["98.00"]
+    assert f"no finished runs of image_classification in {tmp_path / 'bad'}\n" in rest
+    assert all(text in rest for text in expected), rest
+
+
+def test_folder_that_is_not_there_is_refused_beside_a_good_one(tmp_path, capsys):
+    write_run(tmp_path / "good")
+    assert f"no such folder: {tmp_path / 'typo'}" in fail(capsys, tmp_path / "good", tmp_path / "typo")
+
+
+# Files of strangers ---------------------------------------------------------------------------------------------------
+
+
+def beside_a_good_run(tmp_path, path):
+    """What is told of a bad file where a good run lies beside it: one line that names the file."""
+    write_run(tmp_path / "good", 0.5)
+    runs, told = report.find([tmp_path])
+    assert [run.results.test_accuracy_mode for run in runs] == [0.5]
+    (line,) = told
+    assert line.startswith(f"left out: {path}")
+    return line
+
+
+DEEP = "[" * 100_000
+WRONG = {
+    "experiment": (["image_classification"], 1, None),
+    "preset": (3, [], {}, "x" * 101, "a\nb"),
+    "dataset": ({"name": "mnist"}, None, "", "\x1b[31m", "\ud800"),
+    "method": ({}, 1.5, ["ste"], "\u202e"),
+    "seed": ([0], "0", -1, 1.0, 10**400, True, None),
+    "epochs": (-1, 0, 10**30, 2.0, "2", None, float("nan")),
+    "device": (0, ["cpu"]),
+    "command": (["python", "-m"], 1),
+    "wall_seconds": ("90", -1, 10**400, float("inf"), float("nan"), [], True),
+    "test_accuracy_mode": (10**400, 1.5, -0.1, True, "0.9", [0.9], float("inf")),
+    "test_accuracy_mean": (10**400, "0.9", {}, float("nan"), 98.0),
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field in WRONG for value in WRONG[field]])
+def test_field_of_the_wrong_type_is_named_with_its_file(tmp_path, field, value):
+    write_run(tmp_path / "bad", **{field: value})
+    line = beside_a_good_run(tmp_path, tmp_path / "bad" / "results.json")
+    assert f"results.json lacks {field}, or they are of the wrong type" in line
+
+
+@pytest.mark.parametrize("runs", [{}, [[]], ["x"], 1, [{"seed": [1]}], [{"runs": [{}]}]])
+def test_runs_of_the_wrong_type_are_named_with_their_file(tmp_path, runs):
+    write_run(tmp_path / "bad", runs=runs)
+    beside_a_good_run(tmp_path, tmp_path / "bad" / "results.json")
+
+
+@pytest.mark.parametrize("flags", ["--epochs 0", "--epochs two", "--epochs", "--epochs=-1", "--epochs " + "9" * 5000])
+def test_length_that_a_command_cannot_have_is_named_with_its_file(tmp_path, flags):
+    write_run(tmp_path / "bad", config=False, command=f"x {flags}")
+    write_run(tmp_path / "good", 0.5)
+    runs, (line,) = report.find([tmp_path])
+    assert len(runs) == 1
+    assert line.startswith(f"left out: the command in {tmp_path / 'bad' / 'results.json'} lacks epochs")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("experiment", None),
+        ("epochs", "2"),
+        ("epochs", 10**30),
+        ("stop_after_epochs", -1),
+        ("hidden", [[512]]),
+        ("hidden", {"width": 512}),
+        ("learning_rate", 10**400),
+        ("learning_rate", float("nan")),
+        ("kl_weight", [float("inf")]),
+    ],
+)
+def test_config_of_the_wrong_type_is_named(tmp_path, field, value):
+    write_run(tmp_path / "bad", config={field: value})
+    assert f"lacks {field}" in beside_a_good_run(tmp_path, tmp_path / "bad" / "config.json")
+    (tmp_path / "bad" / "results.json").unlink()  # the same of a run that is not finished
+    assert report.find([tmp_path])[1][0].startswith(f"left out: {tmp_path / 'bad' / 'config.json'} lacks {field}")
+
+
+CONTENTS = {
+    "deep": DEEP.encode(),
+    "deep and closed": b'{"experiment": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+    "digits beyond Python's limit": b'{"seed": ' + b"9" * 5000 + b"}",
+    "not UTF-8": b'{"experiment": "\xff\xfe"}',
+    "binary": bytes(range(256)),
+    "null": b"null",
+    "a number": b"1e999",
+}
+
+
+@pytest.mark.parametrize("name", ["results.json", "config.json", "metrics.jsonl"])
+@pytest.mark.parametrize("content", CONTENTS)
+def test_content_that_is_no_record_is_named(tmp_path, name, content):
+    write_run(tmp_path / "bad")
+    (tmp_path / "bad" / name).write_bytes(CONTENTS[content] + b"\n")
+    assert "is not a JSON object" in beside_a_good_run(tmp_path, tmp_path / "bad" / name)
+
+
+@pytest.mark.parametrize("name", ["results.json", "config.json", "metrics.jsonl"])
+@pytest.mark.parametrize("kind", ["folder", "pipe", "link to itself", "link to nothing", "device"])
+def test_what_is_no_file_is_named_and_nothing_waits(tmp_path, name, kind):
+    write_run(tmp_path / "bad")
+    path = tmp_path / "bad" / name
+    path.unlink()
+    {
+        "folder": path.mkdir,
+        "pipe": partial(os.mkfifo, path),
+        "link to itself": partial(path.symlink_to, path),
+        "link to nothing": partial(path.symlink_to, tmp_path / "nothing"),
+        "device": partial(path.symlink_to, "/dev/zero"),
+    }[kind]()
+    assert "cannot be read: not a file" in beside_a_good_run(tmp_path, path)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every file")
+@pytest.mark.parametrize("name", ["results.json", "config.json", "metrics.jsonl", ""])
+def test_what_may_not_be_read_is_named(tmp_path, name):
+    write_run(tmp_path / "bad")
+    path = tmp_path / "bad" / name
+    path.chmod(0)
+    try:
+        assert "Permission denied" in beside_a_good_run(tmp_path, path)
+    finally:
+        path.chmod(0o700)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "",
+        "[]",
+        DEEP,
+        '{"epoch": 0, "test_accuracy_mode": 0.5}',
+        '{"epoch": "3", "test_accuracy_mode": 0.5}',
+        '{"epoch": 3, "test_accuracy_mode": NaN}',
+        '{"epoch": 3, "test_accuracy_mode": 1' + "0" * 400 + "}",
+        '{"epoch": 3, "test_accuracy_mode": 0.5, "seed": [0]}',
+        '{"epoch": 3}',
+    ],
+)
+def test_damaged_line_of_the_metrics_is_named_by_its_number(tmp_path, line):
+    write_run(tmp_path / "bad")
+    with open(tmp_path / "bad" / "metrics.jsonl", "a") as file:
+        file.write(line + "\n")
+    assert "metrics.jsonl: line 3 " in beside_a_good_run(tmp_path, tmp_path / "bad" / "metrics.jsonl")
+
+
+def test_line_whose_end_is_missing_counts_if_it_is_whole(tmp_path):
+    write_run(tmp_path / "a", curve=(0.9, 0.95))
+    path = tmp_path / "a" / "metrics.jsonl"
+    path.write_text(path.read_text().rstrip("\n"))
+    assert [line.epoch for line in report.read_metrics(path)] == [1, 2]
+
+
+NAMES = ("a[/x]", "a\x1b[31mb", "a\nb", ":smile:", "a\u202eb", os.fsdecode(b"\xff"))
+
+
+def test_paths_reach_the_terminal_without_codes(tmp_path, capsys):
+    for name in NAMES:
+        write_run(tmp_path / name, seed=0)  # a seed that comes again is told with its path
+        broken("{")(tmp_path / f"{name} bad")
+    report.main([str(tmp_path), "--out", str(tmp_path / "a\x1b[31m.png")])
+    out = capsys.readouterr().out
+    assert all(line.isprintable() for line in out.split("\n"))
+    assert out.count("seed 0 again") == len(NAMES) - 1
+    for name in ("a[/x]", r"a\x1b[31mb", r"a\nb", ":smile:", r"a\u202eb", r"\udcff"):
+        assert out.count(f"/{name}/results.json") + out.count(f"/{name} bad/results.json") in (1, 2)
+    error = fail(capsys, tmp_path / "a\x1b[31mb bad")
+    assert error[:-1].isprintable()
+
+
+def test_names_of_strangers_are_drawn_as_they_are(tmp_path, capsys):
+    names = ("$", r"$\frac{$", "_hidden", "a|b", "[red]x[/red] :smile:", "\U0001f600")
+    for name in names:
+        write_run(tmp_path / str(names.index(name)), method=name, dataset=name, config={"$x": "$y"})
+    read_report(capsys, tmp_path / "0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        report.main([str(tmp_path), "--markdown"])
+    out = capsys.readouterr().out
+    assert r"| a\|b | a\|b (preset mnist, $x=$y) |" in out
+    assert "| [red]x[/red] :smile: |" in out
+    assert (tmp_path / "report.png").read_bytes().startswith(PNG)
+
+
+def test_legend_shows_each_name(tmp_path, monkeypatch):
+    shown = []
+    draw = report._learning_curves
+
+    def remember(axes, *arguments):
+        draw(axes, *arguments)
+        shown.extend((text.get_text(), text.get_parse_math()) for text in axes.get_legend().get_texts())
+        shown.append((axes.get_title(), axes.title.get_parse_math()))
+
+    monkeypatch.setattr(report, "_learning_curves", remember)
+    write_run(tmp_path / "a", method="_x", dataset="$x$")
+    report.main([str(tmp_path)])
+    assert shown == [("_x (preset mnist), 2 epochs, 1 seed", False), ("$x$", False)]
+
+
+@pytest.mark.parametrize(
+    "variable", ["PYTHONIOENCODING=ascii", "COLUMNS=0", "MPLBACKEND=module://not_installed.backend"]
+)
+def test_command_in_a_poor_environment(tmp_path, variable):
+    write_run(tmp_path / "\U0001f600", method="\U0001f600", dataset="\xe9")
+    name, value = variable.split("=")
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.report", str(tmp_path)],
+        cwd=Path(__file__).parents[1],
+        env=os.environ | {name: value},
+        capture_output=True,
+        check=True,
+    )
+    assert done.stderr == b""
+    assert b"98.00" in done.stdout
+    assert (b"\\U0001f600" in done.stdout) == (value == "ascii")
+
+
+# The figure -----------------------------------------------------------------------------------------------------------
 
 
 def test_figure_that_cannot_be_written_ends_in_one_line(tmp_path, capsys):
