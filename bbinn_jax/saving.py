@@ -1,7 +1,8 @@
 """A posterior in one file, to be used in another process, on another machine, in another year.
 
 The format is safetensors: arrays under their names and text beside them, no code. A SHA-256 of
-everything lies in the text, so that a damaged file is refused.
+everything lies in the text, so that a damaged file is refused. It guards against damage and not
+against forgery: whoever changes a file can change the SHA-256 as well.
 """
 
 import hashlib
@@ -46,9 +47,10 @@ def save_posterior(path: str | Path, posterior: Posterior) -> None:
         posterior: its trees may be any pytrees of arrays, see `load_posterior`.
 
     Raises:
-        ValueError: two leaves of one name, or no weight.
-        TypeError: natural parameters that are not floating-point, a dtype that would not come back (such as
-            float64 without jax_enable_x64), or a config that JSON cannot say.
+        ValueError: two leaves of one name, no weight, or a leaf that holds a NaN. (An infinite natural parameter
+            is a certain weight.)
+        TypeError: a posterior that is none, natural parameters that are not floating-point, a dtype that would not
+            come back (such as float64 without jax_enable_x64), or a config that JSON cannot say.
         OSError: the file cannot be written.
 
     >>> import tempfile
@@ -58,6 +60,8 @@ def save_posterior(path: str | Path, posterior: Posterior) -> None:
     >>> print(loaded.natural["coin"], loaded.config)
     [ 0.5 -0.5] {'sides': 2}
     """
+    if not isinstance(posterior, Posterior):
+        raise TypeError(f"posterior must be a Posterior, as Posterior(natural, real), got {type(posterior).__name__}")
     check_floating("natural", posterior.natural)
     if not jax.tree.leaves(posterior.natural):
         raise ValueError(f"natural must have at least one weight, got {posterior.natural!r}")
@@ -65,19 +69,29 @@ def save_posterior(path: str | Path, posterior: Posterior) -> None:
     for name, leaf in _named_leaves(posterior):
         if name in leaves:
             raise ValueError(f"posterior must have leaves of different names, got {name!r} twice")
-        leaves[name] = jnp.asarray(leaf)
-        if (dtype := np.asarray(leaf).dtype) != leaves[name].dtype or dtype.name not in DTYPES:
+        array = np.array(leaf, order="C")  # safetensors writes the memory as it lies, and would call it row-major
+        leaves[name] = jnp.asarray(array)
+        if (dtype := array.dtype) != leaves[name].dtype or dtype.name not in DTYPES:
             raise TypeError(f"posterior must have leaves that JAX and safetensors can keep, got {dtype} at {name!r}")
+        if jnp.issubdtype(dtype, jnp.floating) and np.isnan(array).any():
+            raise ValueError(f"posterior must have leaves without NaN, got one at {name!r}")
     try:
         config = json.dumps(posterior.config)
     except (TypeError, ValueError) as error:
         raise TypeError(f"config must be what JSON can say, got {posterior.config!r}") from error
-    text = {"format": FORMAT, "config": config}
+    # Whether the names of the leaves tell the trees. They do not tell lists, boxes, integers or names with "/".
+    of_dicts = _of_dicts(leaves)
+    is_of_dicts = of_dicts is not None and all(
+        not jax.tree.leaves(tree) or jax.tree.structure(tree) == jax.tree.structure(again)
+        for tree, again in zip(posterior[:3], of_dicts[:3], strict=True)
+    )
+    text = {"format": FORMAT, "config": config, "nested_dicts": json.dumps(is_of_dicts)}
     text["sha256"] = _digest(safetensors.flax.save(leaves, text))
+    content = _in_order(safetensors.flax.save(leaves, text))
     path = Path(path)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     try:
-        unfinished.write_bytes(safetensors.flax.save(leaves, text))
+        unfinished.write_bytes(content)
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -108,14 +122,22 @@ def load_posterior(path: str | Path, like: Posterior | None = None) -> Posterior
     if text.get("sha256") != _digest(content):
         raise ValueError(f"{path} is damaged: its SHA-256 is not the one it was written with")
     for name, entry in _header(content).items():
-        if str(entry.get("dtype")).endswith("64") and leaves[name].dtype.itemsize < 8:
+        if name in leaves and str(entry.get("dtype")).endswith("64") and leaves[name].dtype.itemsize < 8:
             raise ValueError(f"{path} has 64 bits in {name!r}: set jax_enable_x64 to read it")
-    config = json.loads(text["config"])
+    try:
+        config = json.loads(text["config"])
+    except (KeyError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} must have a config that is JSON, got {type(error).__name__}: {error}") from None
+    natural = [leaf for name, leaf in leaves.items() if name.partition("/")[0] == "natural"]
+    if not natural or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in natural):
+        raise ValueError(
+            f"{path} must hold natural parameters that are floating-point, got leaves {sorted(leaves)[:5]}"
+        )
     if like is None:
-        try:
-            return Posterior(**_nested(leaves), config=config)
-        except TypeError:
-            raise ValueError(f"{path} holds trees that are no nested dicts: give like to load_posterior") from None
+        posterior = _of_dicts(leaves) if text.get("nested_dicts", "true") == "true" else None
+        if posterior is None:
+            raise ValueError(f"{path} holds trees that are no nested dicts: give like to load_posterior")
+        return posterior._replace(config=config)
     wanted_leaves = {name: jnp.asarray(leaf) for name, leaf in _named_leaves(like)}
     expected = {name: f"{leaf.dtype}{leaf.shape}" for name, leaf in wanted_leaves.items()}
     found = {name: f"{leaf.dtype}{leaf.shape}" for name, leaf in leaves.items()}
@@ -129,6 +151,14 @@ def load_posterior(path: str | Path, like: Posterior | None = None) -> Posterior
 def _named_leaves(posterior: Posterior) -> list[tuple[str, Any]]:
     paths_and_leaves = jax.tree_util.tree_leaves_with_path(posterior._replace(config=None))
     return [(path_name(path), leaf) for path, leaf in paths_and_leaves]
+
+
+def _of_dicts(leaves: dict[str, jax.Array]) -> Posterior | None:
+    """The posterior whose trees are nested dicts with leaves of these names, or None if there is none."""
+    try:
+        return Posterior(**_nested(leaves))
+    except TypeError:
+        return None
 
 
 def _nested(leaves: dict[str, jax.Array]) -> dict[str, PyTree]:
@@ -152,6 +182,13 @@ def _nested(leaves: dict[str, jax.Array]) -> dict[str, PyTree]:
 def _header(content: bytes) -> dict[str, Any]:
     """The header of a safetensors file: its length in 8 bytes, then JSON."""
     return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same file with its header in one order: safetensors has another in each process."""
+    header = json.dumps(_header(content), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)
+    return len(header).to_bytes(8, "little") + header + content[8 + int.from_bytes(content[:8], "little") :]
 
 
 def _digest(content: bytes) -> str:

@@ -1,17 +1,23 @@
 """A posterior in a file: the same in another process, to the bit, or refused."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import NamedTuple
 
+import flax
 import flax.linen as nn
 import jax
+import jax.experimental.layout
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import safetensors.flax
 
 import bbinn_jax as bb
+from bbinn_jax import saving
 
 INPUTS = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
 
@@ -202,3 +208,145 @@ def test_what_cannot_be_saved_is_refused(tmp_path, posterior, error, message):
     with pytest.raises(error, match=message):
         bb.save_posterior(tmp_path / "p", posterior)
     assert not list(tmp_path.iterdir())
+
+
+# Every tree, layout and number comes back, or is refused --------------------------------------------------------------
+
+
+def kept(tmp_path, posterior, like=None):
+    path = tmp_path / "kept.safetensors"
+    bb.save_posterior(path, posterior)
+    return bb.load_posterior(path, like)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_arrays_come_back_whatever_order_their_memory_has(tmp_path, dtype):
+    """One that PyTorch would share transposed, a NumPy array that is a view, one of no axes, one of no elements."""
+    buffer = np.zeros(192, np.uint8)
+    start = -buffer.ctypes.data % 64  # aligned, so that JAX copies nothing
+    weight = buffer[start : start + 24].view(np.float32).reshape(3, 2)
+    weight[:] = np.arange(6).reshape(3, 2)
+    shared = jnp.from_dlpack(weight.T)
+    layout = jax.experimental.layout.Layout(major_to_minor=(1, 0))
+    format = jax.experimental.layout.Format(layout, jax.sharding.SingleDeviceSharding(jax.devices()[0]))
+    turned = jax.device_put(jnp.arange(6, dtype=dtype).reshape(3, 2), format)
+    trees = {
+        "shared": shared,
+        "turned": turned,
+        "view": np.arange(24, dtype=dtype).reshape(2, 3, 4)[:, ::-1, ::2].T,
+        "scalar": jnp.ones((), dtype),
+        "empty": jnp.zeros((0, 3), dtype),
+    }
+    loaded = kept(tmp_path, bb.Posterior(trees)).natural
+    for name, leaf in trees.items():
+        assert loaded[name].dtype == leaf.dtype
+        np.testing.assert_array_equal(np.asarray(loaded[name]), np.asarray(leaf))
+
+
+def test_the_same_posterior_gives_the_same_bytes(tmp_path):
+    """In other processes too, where dicts and hashes have another order."""
+    code = (
+        "import sys, jax.numpy as jnp, bbinn_jax as bb;"
+        "natural = {name: jnp.arange(3.0) for name in 'abcdefgh'};"
+        "bb.save_posterior(sys.argv[1], bb.Posterior(natural, config={'x': 1, 'y': [2]}))"
+    )
+    paths = [tmp_path / f"{i}.safetensors" for i in range(3)]
+    for i, path in enumerate(paths):
+        environment = os.environ | {"PYTHONHASHSEED": str(i), "PYTHONPATH": str(Path(bb.__file__).parents[1])}
+        subprocess.run([sys.executable, "-c", code, str(path)], check=True, env=environment)
+    assert len({path.read_bytes() for path in paths}) == 1
+
+
+class Pair(NamedTuple):
+    a: jax.Array
+    b: jax.Array
+
+
+W = np.arange(4, dtype=np.float32)
+TREES = {
+    "list": [W, W + 1],
+    "tuple": ((W,), W + 1),
+    "named tuple": Pair(W, W + 1),
+    "integer keys": {2: W, 10: W + 1},
+    "slash": {"mlp/~/linear_0": {"w": W}},
+    "flat": {"Dense_0/kernel": W},
+    "frozen": flax.core.freeze({"a": {"b": W}}),
+    "boxed": {"a": nn.Partitioned(W, names=("in",))},
+    "array": W,
+}
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_trees_that_are_no_nested_dicts_need_like(tmp_path, name):
+    posterior = bb.Posterior(jax.tree.map(jnp.asarray, TREES[name]))
+    again = kept(tmp_path, posterior, like=posterior)
+    assert jax.tree.structure(again) == jax.tree.structure(posterior)
+    jax.tree.map(np.testing.assert_array_equal, again, posterior)
+    if name == "array":  # its name is that of the tree
+        np.testing.assert_array_equal(kept(tmp_path, posterior).natural, W)
+        return
+    with pytest.raises(ValueError, match="no nested dicts: give like"):
+        kept(tmp_path, posterior)
+
+
+@pytest.mark.parametrize("where", ["natural", "real", "batch_stats"])
+def test_nan_is_refused_by_its_name(tmp_path, where):
+    posterior = bb.Posterior({"w": jnp.ones(2)}, {"w": None}, {"mean": jnp.ones(2)})
+    posterior = posterior._replace(**{where: {"lost": jnp.array([1.0, jnp.nan])}})
+    with pytest.raises(ValueError, match=f"without NaN, got one at '{where}/lost'"):
+        bb.save_posterior(tmp_path / "lost", posterior)
+    assert not list(tmp_path.iterdir())
+
+
+def test_infinite_natural_parameters_are_certain_weights(tmp_path):
+    np.testing.assert_array_equal(kept(tmp_path, bb.Posterior({"w": jnp.array([jnp.inf])})).natural["w"], [np.inf])
+
+
+def test_a_bare_tree_is_no_posterior(tmp_path):
+    with pytest.raises(TypeError, match=r"posterior must be a Posterior, as Posterior\(natural, real\), got dict"):
+        bb.save_posterior(tmp_path / "p", {"w": jnp.ones(2)})
+
+
+def crafted(path, metadata, names=("natural/w",)):
+    """A file whose digest is right, with other text or names in it."""
+    leaves = {name: jnp.ones(2) for name in names}
+    text = {"format": saving.FORMAT, "config": "null"} | metadata
+    text = {name: value for name, value in text.items() if value is not None}
+    text["sha256"] = saving._digest(safetensors.flax.save(leaves, text))
+    path.write_bytes(safetensors.flax.save(leaves, text))
+    return path
+
+
+@pytest.mark.parametrize(
+    "metadata, names",
+    [
+        ({"config": None}, ("natural/w",)),
+        ({"config": "[" * 100_000}, ("natural/w",)),
+        ({"config": "[" * 100_000 + "]" * 100_000}, ("natural/w",)),
+        ({"config": "1" + "0" * 5000}, ("natural/w",)),
+        ({"config": "{"}, ("natural/w",)),
+        ({"format": "another"}, ("natural/w",)),
+        ({}, ("unnatural/w",)),
+        ({}, ("real/w",)),
+        ({}, ("natural/w", "natural/w/x")),
+        ({"nested_dicts": "maybe"}, ("natural/w",)),
+    ],
+)
+def test_crafted_files_are_refused_in_one_line(tmp_path, metadata, names):
+    path = crafted(tmp_path / "crafted", metadata, names)
+    with pytest.raises(ValueError, match=str(path)) as caught:
+        bb.load_posterior(path)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+def test_every_byte_counts(tmp_path):
+    """Each byte of a small file changed, and the file cut at each place: refused in a line that names it."""
+    path = tmp_path / "whole"
+    bb.save_posterior(path, bb.Posterior({"w": jnp.arange(3.0)}, config={"a": 1}))
+    whole = path.read_bytes()
+    for i in range(len(whole)):
+        for damaged in (whole[:i] + bytes([whole[i] ^ (1 << (i % 8))]) + whole[i + 1 :], whole[:i]):
+            path.write_bytes(damaged)
+            with pytest.raises(ValueError, match=str(path)):
+                bb.load_posterior(path)
