@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import tempfile
 import threading
 
 
@@ -23,3 +24,6 @@ if sys.argv[:1] == ["-m"]:  # of `python -m experiments.NAME`, before anything e
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # in all threads to come: that thread alone gets it
     threading.Thread(target=_end_when_interrupted, daemon=True).start()
     os.environ["MPLBACKEND"] = "agg"  # that of a notebook's kernel may not be installed here
+    if os.path.expanduser("~") == "~" and "MPLCONFIGDIR" not in os.environ:  # no home, where matplotlib keeps things
+        _instead = tempfile.TemporaryDirectory()  # for as long as the process runs
+        os.environ["MPLCONFIGDIR"] = _instead.name

@@ -2,7 +2,6 @@
 
 import errno
 import os
-import resource
 import shutil
 import signal
 import subprocess
@@ -83,13 +82,13 @@ def test_a_mistake_of_ours_is_shown_whole(tmp_path, monkeypatch):
 
 def test_a_full_disk_under_a_checkpoint_is_one_line(tmp_path):
     """Threads of orbax have a hundred more to say."""
-    limit = 300_000
     arguments = ["--preset", "digits", "--hidden", "512", "512", "--epochs", "2", "--out", str(tmp_path / "run")]
-    process = started(
-        "image_classification",
-        arguments,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+    limit = "import os, resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000)); "
+    start = (
+        f"{limit} os.execv(sys.executable, [sys.executable, '-m', 'experiments.image_classification', *sys.argv[1:]])"
     )
+    command = [sys.executable, "-c", start, *arguments]
+    process = subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True)
     _, error = process.communicate()
     assert process.returncode == 1
     assert error.startswith("error: checkpoint ") and error.count("\n") == 1
