@@ -11,11 +11,12 @@ import jax
 import jax.numpy as jnp
 
 from bbinn_jax._checks import check_number
-from bbinn_jax.metrics import check_labels, check_probabilities
+from bbinn_jax.metrics import check_labels, check_probabilities, in_double, log
 
 LOWEST, HIGHEST = 0.01, 100.0
 
 
+@in_double
 def apply_output_temperature(probabilities: jax.Array, output_temperature: float | jax.Array) -> jax.Array:
     """The probabilities at another output temperature.
 
@@ -33,12 +34,13 @@ def apply_output_temperature(probabilities: jax.Array, output_temperature: float
     >>> print(apply_output_temperature(jnp.array([[0.8, 0.2]]), 2.0))
     [[0.6666667 0.3333333]]
     """
-    check_number("output_temperature", output_temperature, "> 0", lambda v: v > 0)
-    log_p = _log(check_probabilities(probabilities))
+    output_temperature = check_number("output_temperature", output_temperature, "> 0", lambda v: v > 0)
+    log_p = log(check_probabilities(probabilities))
     below_the_first = log_p - jnp.max(log_p, axis=-1, keepdims=True)  # so that 0 / T stays 0, however small T is
     return jax.nn.softmax(below_the_first / output_temperature, axis=-1)
 
 
+@in_double
 def fit_output_temperature(probabilities: jax.Array, labels: jax.Array, *, prior_std: float = 1.0) -> jax.Array:
     """The most probable output temperature, given labelled examples that the network has not seen.
 
@@ -63,8 +65,8 @@ def fit_output_temperature(probabilities: jax.Array, labels: jax.Array, *, prior
     >>> print(fit_output_temperature(p, jnp.arange(300) % 3 // 2))  # T log(2) = log(9), but for the prior
     3.07
     """
-    check_number("prior_std", prior_std, "> 0", lambda v: v > 0)
-    log_p = _log(check_probabilities(probabilities))
+    prior_std = check_number("prior_std", prior_std, "> 0", lambda v: v > 0)
+    log_p = log(check_probabilities(probabilities))
     labels = check_labels(log_p, labels)
     log_p_of_label = jnp.take_along_axis(log_p, labels[:, None], axis=-1)
 
@@ -82,7 +84,3 @@ def fit_output_temperature(probabilities: jax.Array, labels: jax.Array, *, prior
     ends = jnp.log(jnp.array([LOWEST, HIGHEST], log_p.dtype))
     low, high = jax.lax.fori_loop(0, 40, halve, (ends[0], ends[1]))
     return jnp.clip(jnp.exp((low + high) / 2), LOWEST, HIGHEST)
-
-
-def _log(probabilities: jax.Array) -> jax.Array:
-    return jnp.log(jnp.maximum(probabilities, jnp.finfo(probabilities.dtype).tiny))

@@ -2,20 +2,64 @@ r"""How good predicted probabilities are.
 
 Functions of ``probabilities`` [batch, class] whose rows sum to 1 and integer
 ``labels`` [batch] return, where nothing else is said, one float32 scalar, a mean over the batch.
+They take arrays of NumPy and of JAX of any dtype, and compute in float64 (traced ones, inside of `jax.jit`
+and `jax.grad`, in float32 or wider: there a sum over more than some hundred thousand examples is rounded).
 Shapes that do not fit, an empty batch, labels out of range and rows that do not sum
 to 1 (logits, say) raise ``ValueError``. Functions of scores say what they take.
 """
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from bbinn_jax._checks import check_count, check_number, check_values
+from bbinn_jax._dtypes import at_least_float32
+
+Metric = TypeVar("Metric", bound=Callable[..., Any])
 
 
+def in_double(metric: Metric) -> Metric:
+    """The metric, computed in float64 and int64 wherever its arrays have values, and given back in JAX's own width.
+
+    In float32 sums over examples stop growing, and scores that differ become ties. NumPy makes the arrays: JAX
+    would round those of NumPy first, and take the smallest floats for 0.
+    """
+
+    def wide(x: Any) -> Any:
+        if isinstance(x, tuple) and hasattr(x, "probabilities"):
+            raise TypeError("probabilities must be an array, got a Prediction: give prediction.probabilities")
+        if isinstance(x, str) or np.ndim(x) == 0:
+            return x
+        x = np.asarray(x)
+        if x.dtype.kind in "OSUMm":
+            raise TypeError(f"arrays must hold numbers, got {x.dtype}")
+        if jnp.issubdtype(x.dtype, jnp.floating):
+            return x.astype(np.float64)
+        return x.astype(np.int64) if x.dtype.kind == "i" or (x.dtype.kind == "u" and x.max(initial=0) < 2**63) else x
+
+    def narrow(value: jax.Array) -> jax.Array:
+        x = np.asarray(value)
+        return jnp.asarray(x if jax.config.jax_enable_x64 else x.astype(f"{x.dtype.kind}4"))  # type: ignore[attr-defined]
+
+    @wraps(metric)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+            if any(isinstance(x, jax.core.Tracer) for x in (*args, *kwargs.values())):
+                return metric(*args, **kwargs)
+            named = {name: wide(x) for name, x in kwargs.items()}
+            with jax.enable_x64(True):
+                result = metric(*(wide(x) for x in args), **named)
+        return jax.tree.map(narrow, result)
+
+    return wrapped  # type: ignore[return-value]
+
+
+@in_double
 def accuracy(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
     """The share of examples whose most probable class is the label, in [0, 1].
 
@@ -26,19 +70,21 @@ def accuracy(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.mean(jnp.argmax(probabilities, axis=-1) == labels)
 
 
+@in_double
 def negative_log_likelihood(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
     """Minus the mean log probability of the label, ``-1/n sum log p[y]``, in nats.
 
-    A probability of 0 counts as the smallest normal float (about 87 nats in float32).
+    A probability of 0 counts as the smallest normal number of float32 (about 87 nats).
 
     >>> print(negative_log_likelihood(jnp.array([[0.5, 0.5]]), jnp.array([0])))
     0.6931472
     """
     probabilities, labels = _checked(probabilities, labels)
     p = _of_label(probabilities, labels)
-    return -jnp.mean(jnp.log(jnp.maximum(p, jnp.finfo(p.dtype).tiny)))
+    return -jnp.mean(log(p))
 
 
+@in_double
 def brier_score(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
     """The squared error of the probabilities, ``1/n sum_i sum_k (p_ik - [y_i = k])^2``, in [0, 2].
 
@@ -64,6 +110,7 @@ class ReliabilityCurve(NamedTuple):
     num_examples: jax.Array
 
 
+@in_double
 def reliability_curve(
     probabilities: jax.Array, labels: jax.Array, *, num_bins: int = 15, equal_mass: bool = False
 ) -> ReliabilityCurve:
@@ -80,22 +127,24 @@ def reliability_curve(
     [0.   0.6  0.75] [0. 0. 1.] [0 1 1]
     """
     probabilities, labels = _checked(probabilities, labels)
-    check_count("num_bins", num_bins, 1)
+    num_bins = check_count("num_bins", num_bins, 1)
     confidence = jnp.max(probabilities, axis=-1)
     correct = (jnp.argmax(probabilities, axis=-1) == labels).astype(confidence.dtype)
     if equal_mass:
         order = jnp.argsort(confidence)
         confidence = confidence[order]
         correct = _averaged_over_ties(correct[order], confidence)
-        bins = jnp.arange(labels.size) * num_bins // labels.size
+        bins = jnp.asarray(np.arange(labels.size, dtype=np.int64) * num_bins // labels.size)
     else:
-        bins = jnp.clip(jnp.ceil(confidence * num_bins).astype(int) - 1, 0, num_bins - 1)
+        edges = confidence.astype(jnp.float32) * num_bins  # in float32: 0.6 times 15 is 9 there, and not a little more
+        bins = jnp.clip(jnp.ceil(edges).astype(int) - 1, 0, num_bins - 1)
     confidence, correct, count = (
         jax.ops.segment_sum(x, bins, num_segments=num_bins) for x in (confidence, correct, jnp.ones_like(bins))
     )
     return ReliabilityCurve(confidence / jnp.maximum(count, 1), correct / jnp.maximum(count, 1), count)
 
 
+@in_double
 def expected_calibration_error(
     probabilities: jax.Array, labels: jax.Array, *, num_bins: int = 15, equal_mass: bool = False
 ) -> jax.Array:
@@ -111,6 +160,7 @@ def expected_calibration_error(
     return jnp.sum(jnp.abs(curve.accuracy - curve.confidence) * curve.num_examples) / jnp.sum(curve.num_examples)
 
 
+@in_double
 def auroc(positives: jax.Array, negatives: jax.Array) -> jax.Array:
     """How well a score tells positives from negatives: ``P(positive > negative) + 1/2 P(equal)``, in [0, 1].
 
@@ -130,9 +180,10 @@ def auroc(positives: jax.Array, negatives: jax.Array) -> jax.Array:
     """
     positives, negatives = _checked_scores("positives", positives), jnp.sort(_checked_scores("negatives", negatives))
     below = jnp.searchsorted(negatives, positives, side="left") + jnp.searchsorted(negatives, positives, side="right")
-    return jnp.mean(below / (2 * negatives.size))
+    return jnp.mean(below / 2) / negatives.size
 
 
+@in_double
 def false_positive_rate(positives: jax.Array, negatives: jax.Array, *, recall: float = 0.95) -> jax.Array:
     """The share of negatives at or above the threshold that a share ``recall`` of the positives reach, in [0, 1].
 
@@ -146,7 +197,7 @@ def false_positive_rate(positives: jax.Array, negatives: jax.Array, *, recall: f
     0.0
     """
     positives, negatives = jnp.sort(_checked_scores("positives", positives)), _checked_scores("negatives", negatives)
-    check_number("recall", recall, "in (0, 1]", lambda v: 0 < v <= 1)
+    recall = check_number("recall", recall, "in (0, 1]", lambda v: 0 < v <= 1)
     # In float64, where 0.95 * 20 is 19 and not more: the number of positives that must be kept.
     kept = math.ceil(round(recall * positives.size, 9))
     return jnp.mean(negatives >= positives[positives.size - kept])
@@ -166,6 +217,7 @@ class RiskCoverage(NamedTuple):
     area: jax.Array
 
 
+@in_double
 def risk_coverage(uncertainty: jax.Array, correct: jax.Array) -> RiskCoverage:
     """Answers the examples in the order of their uncertainty, and counts the wrong answers.
 
@@ -199,9 +251,156 @@ def risk_coverage(uncertainty: jax.Array, correct: jax.Array) -> RiskCoverage:
 
 def _averaged_over_ties(values: jax.Array, scores: jax.Array) -> jax.Array:
     """Values of examples sorted by score, averaged over those of one score: their order is a fair lottery."""
-    totals = jnp.concatenate([jnp.zeros(1, scores.dtype), jnp.cumsum(values, dtype=scores.dtype)])
+    totals = jnp.concatenate([jnp.zeros(1, int), jnp.cumsum(values, dtype=int)])  # counts: exact
     first, end = (jnp.searchsorted(scores, scores, side=side) for side in ("left", "right"))
-    return (totals[end] - totals[first]) / (end - first).astype(scores.dtype)
+    return (totals[end] - totals[first]) / (end - first)
+
+
+@in_double
+def per_class_accuracy(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
+    """The share of the examples of each class whose most probable class it is: [class], NaN for a class without any.
+
+    >>> print(per_class_accuracy(jnp.array([[0.9, 0.1], [0.6, 0.4]]), jnp.array([0, 1])))
+    [1. 0.]
+    """
+    probabilities, labels = _checked(probabilities, labels)
+    correct = (jnp.argmax(probabilities, axis=-1) == labels).astype(int)
+    num_classes = probabilities.shape[1]
+    right, count = (jax.ops.segment_sum(x, labels, num_segments=num_classes) for x in (correct, jnp.ones_like(labels)))
+    return right / count
+
+
+@in_double
+def bernoulli_accuracy(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
+    """The share of labels, on or off, that have a probability of more than 1/2, in [0, 1].
+
+    Args:
+        probabilities: [batch] or [batch, label], that each label is on, as of `bernoulli_predictive`.
+        labels: of the same shape, 0 or 1.
+
+    >>> print(bernoulli_accuracy(jnp.array([[0.9, 0.1], [0.6, 0.4]]), jnp.array([[1, 0], [0, 0]])))
+    0.75
+    """
+    probabilities, labels = _checked_bernoulli(probabilities, labels)
+    return jnp.mean((probabilities > 0.5) == labels)
+
+
+@in_double
+def bernoulli_negative_log_likelihood(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
+    """Minus the mean log probability of labels that are on or off, in nats a label.
+
+    ``-mean(y log p + (1 - y) log(1 - p))``, with a probability of 0 as in `negative_log_likelihood`.
+
+    Args:
+        probabilities: [batch] or [batch, label], that each label is on, as of `bernoulli_predictive`.
+        labels: of the same shape, 0 or 1.
+
+    >>> print(bernoulli_negative_log_likelihood(jnp.array([0.5, 0.5]), jnp.array([0, 1])))
+    0.6931472
+    """
+    probabilities, labels = _checked_bernoulli(probabilities, labels)
+    return -jnp.mean(log(jnp.where(labels, probabilities, 1 - probabilities)))
+
+
+@in_double
+def root_mean_square_error(mean: jax.Array, targets: jax.Array) -> jax.Array:
+    """The root of the mean squared error, ``sqrt(mean((y - m)^2))``, in units of the targets.
+
+    Args:
+        mean: [batch, ...], predicted.
+        targets: of the same shape.
+
+    >>> print(root_mean_square_error(jnp.array([1.0, 2.0]), jnp.array([4.0, 6.0])))
+    3.535534
+    """
+    mean, _, targets = _checked_gaussian(mean, 1.0, targets)
+    return jnp.sqrt(jnp.mean((targets - mean) ** 2))
+
+
+@in_double
+def gaussian_negative_log_likelihood(mean: jax.Array, std: jax.Array, targets: jax.Array) -> jax.Array:
+    """Minus the mean log density of the targets, ``mean(((y - m) / s)^2 / 2 + log(s) + log(2 pi) / 2)``, in nats.
+
+    Args:
+        mean, std: [batch, ...], of a `GaussianPrediction`; std > 0 broadcasts to the mean.
+        targets: of the shape of the mean.
+
+    >>> print(gaussian_negative_log_likelihood(jnp.zeros(2), jnp.ones(2), jnp.array([0.0, 1.0])))
+    1.1689385
+    """
+    mean, std, targets = _checked_gaussian(mean, std, targets)
+    return jnp.mean(((targets - mean) / std) ** 2 / 2 + jnp.log(std)) + math.log(2 * math.pi) / 2
+
+
+@in_double
+def interval_coverage(mean: jax.Array, std: jax.Array, targets: jax.Array, *, level: float = 0.95) -> jax.Array:
+    """The share of targets inside the central interval that should hold a share ``level`` of them, in [0, 1].
+
+    ``mean(abs(y - m) <= z s)`` with ``P(abs(z') <= z) = level`` for a standard normal z'.
+
+    Args:
+        mean, std, targets: as in `gaussian_negative_log_likelihood`.
+        level: in (0, 1).
+
+    >>> print(interval_coverage(jnp.zeros(2), jnp.ones(2), jnp.array([1.9, -2.0])))
+    0.5
+    """
+    level = check_number("level", level, "in (0, 1)", lambda v: 0 < v < 1)
+    mean, std, targets = _checked_gaussian(mean, std, targets)
+    return jnp.mean(jnp.abs(targets - mean) <= jax.scipy.special.ndtri((1 + level) / 2) * std)
+
+
+@in_double
+def continuous_ranked_probability_score(mean: jax.Array, std: jax.Array, targets: jax.Array) -> jax.Array:
+    """The mean distance of predicted and true distribution function, ``mean of integral (F(x) - [x >= y])^2 dx``.
+
+    For a normal distribution ``s (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi))`` with ``z = (y - m) / s``, in units of
+    the targets; for a sure prediction it is the absolute error.
+    Source: Gneiting and Raftery, Strictly Proper Scoring Rules, Prediction, and Estimation (2007), section 4.2.
+
+    Args:
+        mean, std, targets: as in `gaussian_negative_log_likelihood`.
+
+    >>> print(continuous_ranked_probability_score(jnp.zeros(1), jnp.ones(1), jnp.zeros(1)))
+    0.23369497
+    """
+    mean, std, targets = _checked_gaussian(mean, std, targets)
+    z = (targets - mean) / std
+    normal = jax.scipy.stats.norm
+    return jnp.mean(std * (z * (2 * normal.cdf(z) - 1) + 2 * normal.pdf(z) - 1 / math.sqrt(math.pi)))
+
+
+def _checked_bernoulli(probabilities: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Probabilities in float32 or wider, labels as booleans."""
+    probabilities, labels = jnp.asarray(probabilities), jnp.asarray(labels)
+    if probabilities.shape != labels.shape or probabilities.size == 0:
+        raise ValueError(f"labels must have the shape of probabilities {probabilities.shape}, got {labels.shape}")
+    if not jnp.issubdtype(probabilities.dtype, jnp.floating):
+        raise TypeError(f"probabilities must be floating-point, got {probabilities.dtype}")
+    check_values("probabilities", probabilities, "in [0, 1]", lambda p: (p >= 0) & (p <= 1))
+    check_values("labels", labels, "0 or 1", lambda y: (y == 0) | (y == 1))
+    return probabilities.astype(at_least_float32(probabilities.dtype)), labels.astype(bool)
+
+
+def _checked_gaussian(mean: jax.Array, std: jax.Array | float, targets: jax.Array) -> list[jax.Array]:
+    """All three in float32 or wider and in the shape of the mean."""
+    mean, std, targets = (jnp.asarray(x) for x in (mean, std, targets))
+    if targets.shape != mean.shape or mean.size == 0:
+        raise ValueError(f"targets must have the shape of mean {mean.shape} and not be empty, got {targets.shape}")
+    if jnp.broadcast_shapes(std.shape, mean.shape) != mean.shape:
+        raise ValueError(f"std must broadcast to the shape of mean {mean.shape}, got {std.shape}")
+    for name, x in (("mean", mean), ("std", std), ("targets", targets)):
+        if jnp.issubdtype(x.dtype, jnp.complexfloating):
+            raise TypeError(f"{name} must be real numbers, got {x.dtype}")
+        check_values(name, x, "finite", np.isfinite)
+    check_values("std", std, "> 0", lambda s: s > 0)
+    floating = (x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float) for x in (mean, std, targets))
+    return [jnp.broadcast_to(x.astype(at_least_float32(x.dtype)), mean.shape) for x in floating]
+
+
+def log(probabilities: jax.Array) -> jax.Array:
+    """The logarithm, in which 0 counts as the smallest normal number of float32."""
+    return jnp.log(jnp.where(probabilities > 0, probabilities, jnp.finfo(jnp.float32).tiny))
 
 
 def _of_label(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
@@ -213,7 +412,9 @@ def check_probabilities(probabilities: jax.Array) -> jax.Array:
     probabilities = jnp.asarray(probabilities)
     if probabilities.ndim != 2 or probabilities.size == 0:
         raise ValueError(f"probabilities must be [batch, class] and not empty, got shape {probabilities.shape}")
-    probabilities = probabilities.astype(jnp.promote_types(probabilities.dtype, jnp.float32))
+    if not jnp.issubdtype(probabilities.dtype, jnp.floating):
+        raise TypeError(f"probabilities must be floating-point, got {probabilities.dtype}")
+    probabilities = probabilities.astype(at_least_float32(probabilities.dtype))
     error = jnp.max(jnp.abs(jnp.sum(probabilities, axis=1) - 1))
     if not isinstance(error, jax.core.Tracer) and not error < 0.05:  # bfloat16 is off by 0.02
         raise ValueError(f"probabilities must have rows that sum to 1, got one that is off by {float(error):.3g}")
@@ -231,9 +432,11 @@ def check_labels(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
         raise ValueError(f"labels must be [batch={num_examples}], got shape {labels.shape}")
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"labels must be integers, got {labels.dtype}")
-    check_number("labels", jnp.max(labels), f"< {num_classes}, the number of classes", lambda v: v < num_classes)
-    check_number("labels", jnp.min(labels), ">= 0", lambda v: v >= 0)
-    return labels
+    if not isinstance(labels, jax.core.Tracer):
+        highest, lowest = int(labels.max()), int(labels.min())
+        check_number("labels", highest, f"< {num_classes}, the number of classes", lambda v: v < num_classes)
+        check_number("labels", lowest, ">= 0", lambda v: v >= 0)
+    return labels.astype(int)  # in fewer bits it could not be told from all classes
 
 
 def _checked(probabilities: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -245,6 +448,9 @@ def _checked_scores(name: str, scores: jax.Array) -> jax.Array:
     scores = jnp.asarray(scores)
     if scores.ndim != 1 or scores.size == 0:
         raise ValueError(f"{name} must be a vector and not empty, got shape {scores.shape}")
-    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    if not (jnp.issubdtype(scores.dtype, jnp.floating) or jnp.issubdtype(scores.dtype, jnp.integer)):
+        raise TypeError(f"{name} must be real numbers, got {scores.dtype}")
+    if jnp.issubdtype(scores.dtype, jnp.floating):
+        scores = scores.astype(at_least_float32(scores.dtype))
     check_values(name, scores, "finite", np.isfinite)
     return scores

@@ -81,9 +81,12 @@ def save_posterior(path: str | Path, posterior: Posterior) -> None:
         raise TypeError(f"config must be what JSON can say, got {posterior.config!r}") from error
     # Whether the names of the leaves tell the trees. They do not tell lists, boxes, integers or names with "/".
     of_dicts = _of_dicts(leaves)
-    is_of_dicts = of_dicts is not None and all(
-        not jax.tree.leaves(tree) or jax.tree.structure(tree) == jax.tree.structure(again)
-        for tree, again in zip(posterior[:3], of_dicts[:3], strict=True)
+    is_of_dicts = (
+        of_dicts is not None
+        and all(
+            not jax.tree.leaves(tree) or jax.tree.structure(tree) == jax.tree.structure(again)  # type: ignore[operator]
+            for tree, again in zip(posterior[:3], of_dicts[:3], strict=True)
+        )
     )
     text = {"format": FORMAT, "config": config, "nested_dicts": json.dumps(is_of_dicts)}
     text["sha256"] = _digest(safetensors.flax.save(leaves, text))

@@ -6,9 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 import sklearn.calibration
 import sklearn.metrics
 
+import bbinn_jax as bb
 from bbinn_jax import metrics
 
 METRICS = [
@@ -272,3 +274,157 @@ def test_reliability_curve_works_under_jit_and_of_equal_mass(predictions):
     curve = functools.partial(metrics.reliability_curve, num_bins=7, equal_mass=True)
     for x, y in zip(jax.jit(curve)(*predictions), curve(*predictions), strict=True):
         np.testing.assert_allclose(x, y, rtol=1e-6)
+
+
+# At every size and in every dtype -------------------------------------------------------------------------------------
+
+
+def test_calibration_error_of_a_million_sure_answers():
+    """Against sums in float64. In float32 it is seven times too large. (scikit-learn 34975)"""
+    rng = np.random.default_rng(0)
+    confidence = (0.5 + 0.5 * rng.beta(8, 0.5, 10**6)).astype(np.float32)
+    labels = (rng.random(10**6) > confidence).astype(np.int32)
+    bins = np.clip(np.ceil(confidence * np.float32(15)).astype(int) - 1, 0, 14)
+    sums = np.bincount(bins, confidence.astype(float), 15) - np.bincount(bins, labels == 0, 15)
+    p = np.stack([confidence, 1 - confidence], axis=1)
+    for array in (p, jnp.asarray(p)):
+        error = metrics.expected_calibration_error(array, labels)
+        np.testing.assert_allclose(error, np.abs(sums).sum() / 10**6, rtol=1e-5)
+    of_label = np.where(labels == 0, confidence.astype(float), 1 - confidence.astype(float))
+    nll = metrics.negative_log_likelihood(p, labels)
+    np.testing.assert_allclose(nll, -np.log(p.astype(float)[np.arange(10**6), labels]).mean(), rtol=1e-6)
+    np.testing.assert_allclose(metrics.brier_score(p, labels), 2 * np.mean((1 - of_label) ** 2), rtol=1e-5)
+
+
+def test_bins_of_equal_mass_hold_three_million_examples():
+    n, num_bins = 3_000_000, 1000
+    confidence = np.random.default_rng(0).uniform(0.5, 1, n).astype(np.float32)
+    p = np.stack([confidence, 1 - confidence], axis=1)
+    curve = metrics.reliability_curve(p, np.zeros(n, int), num_bins=num_bins, equal_mass=True)
+    np.testing.assert_array_equal(curve.num_examples, np.full(num_bins, n // num_bins))
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "int32", "uint64"])
+def test_labels_of_few_bits_and_many_classes(dtype, wrap):
+    p = np.full((2, 300), 0.5 / 299, np.float32)
+    p[0, 3] = p[1, 100] = 0.5
+    labels = np.array([3, 100], dtype)
+    labels = labels if dtype == "uint64" else jnp.asarray(labels)
+    assert wrap(metrics.accuracy)(p, labels) == 1
+    np.testing.assert_allclose(wrap(metrics.brier_score)(p, labels), 0.25 + 299 * (0.5 / 299) ** 2, rtol=1e-5)
+    np.testing.assert_allclose(wrap(metrics.negative_log_likelihood)(p, labels), np.log(2), rtol=1e-5)
+
+
+def test_labels_beyond_the_classes_are_refused_in_every_dtype():
+    p = np.full((1, 256), 1 / 256)
+    assert metrics.accuracy(p, np.array([200], np.uint8)) == 0
+    for label in (np.array([256]), np.array([2**40]), np.array([-1], np.int8)):
+        with pytest.raises(ValueError, match="labels must be"):
+            metrics.accuracy(p, label)
+    with pytest.raises((ValueError, TypeError), match="labels must be"):
+        metrics.accuracy(p, np.array([2**63 + 5], np.uint64))
+
+
+@pytest.mark.parametrize(
+    "positives, negatives",
+    [
+        (1 - np.array([1e-9, 2e-9]), 1 - np.array([3e-9, 4e-9])),
+        (-1e6 + np.array([0.03, 0.04]), -1e6 + np.array([0.01, 0.02])),
+        (np.array([2**24 + 1, 2**24 + 3]), np.array([2**24, 2**24 + 2])),
+        (np.array([3e-39, 1.0], np.float32), np.array([1e-39, 2e-39], np.float32)),
+        (jnp.array([3e-39, 1.0]), jnp.array([1e-39, 2e-39])),
+    ],
+)
+def test_scores_are_ranked_with_all_their_digits(positives, negatives):
+    truth = sklearn.metrics.roc_auc_score([1, 1, 0, 0], np.r_[np.asarray(positives), np.asarray(negatives)])
+    np.testing.assert_allclose(metrics.auroc(positives, negatives), truth)
+    correct = np.array([True, True, False, False])
+    risk = metrics.risk_coverage(-np.r_[np.asarray(positives), np.asarray(negatives)], correct).risk
+    assert risk[-1] == 0.5
+
+
+@pytest.mark.parametrize("setting", [("jax_numpy_rank_promotion", "raise"), ("jax_numpy_dtype_promotion", "strict")])
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
+def test_metrics_leave_nothing_to_promotion(setting, wrap):
+    p, labels, scores = jnp.full((4, 2), 0.5), jnp.zeros(4, int), jnp.arange(4.0)
+    before = getattr(jax.config, setting[0])
+    jax.config.update(*setting)
+    try:
+        for metric in (metrics.accuracy, metrics.brier_score, metrics.expected_calibration_error):
+            expected = {metrics.accuracy: 1}.get(metric, 0.5)
+            assert wrap(metric)(p, labels) == expected
+        assert wrap(metrics.auroc)(scores, scores) == 0.5
+        assert wrap(metrics.risk_coverage)(scores, labels == 0).area == 0
+    finally:
+        jax.config.update(setting[0], before)
+
+
+def test_a_prediction_is_no_array_of_probabilities():
+    p = jnp.full((2, 2), 0.5)
+    prediction = bb.Prediction(p, p[:, 0], p[:, 0], p[:, 0])
+    with pytest.raises(TypeError, match=r"got a Prediction: give prediction\.probabilities"):
+        metrics.accuracy(prediction, jnp.zeros(2, int))
+
+
+@pytest.mark.parametrize("scores", [np.array([1j]), np.array(["a"]), np.array([np.nan]), np.array([np.inf])])
+def test_scores_that_cannot_be_ranked_are_refused(scores):
+    with pytest.raises((TypeError, ValueError)) as caught:
+        metrics.auroc(scores, np.array([1.0]))
+    assert "\n" not in str(caught.value)
+
+
+# Of numbers, and of labels --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape, std_shape", [((50,), (50,)), ((50, 2), (50, 1)), ((50,), ())])
+def test_scores_of_regression_are_those_of_scipy(shape, std_shape):
+    rng = np.random.default_rng(0)
+    mean, targets, std = rng.normal(size=shape), 2 * rng.normal(size=shape), rng.uniform(0.5, 2, size=std_shape)
+    normal = scipy.stats.norm(mean, np.broadcast_to(std, shape))
+    np.testing.assert_allclose(
+        metrics.gaussian_negative_log_likelihood(mean, std, targets), -normal.logpdf(targets).mean(), rtol=1e-6
+    )
+    low, high = normal.interval(0.8)
+    covered = ((targets >= low) & (targets <= high)).mean()
+    np.testing.assert_allclose(metrics.interval_coverage(mean, std, targets, level=0.8), covered, rtol=1e-6)
+    rmse = metrics.root_mean_square_error(mean, targets)
+    np.testing.assert_allclose(rmse, np.sqrt(np.mean((mean - targets) ** 2)), rtol=1e-6)
+    x = np.linspace(-25, 25, 100_001).reshape(-1, *[1] * len(shape))
+    steps = (normal.cdf(x) - (x >= targets)) ** 2
+    np.testing.assert_allclose(
+        metrics.continuous_ranked_probability_score(mean, std, targets), steps.sum(axis=0).mean() * 5e-4, rtol=1e-3
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ((np.zeros(3), np.ones(3), np.zeros((3, 1))), "targets must have the shape of mean"),
+        ((np.zeros(3), np.zeros(3), np.zeros(3)), "std must be > 0, got 0.0"),
+        ((np.zeros(3), np.ones(2), np.zeros(3)), "std|broadcast"),
+        ((np.full(3, np.nan), np.ones(3), np.zeros(3)), "mean must be finite, got nan"),
+    ],
+)
+def test_bad_numbers_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.gaussian_negative_log_likelihood(*arguments)
+
+
+def test_labels_that_are_on_or_off():
+    rng = np.random.default_rng(0)
+    p, labels = rng.uniform(size=(40, 3)), rng.integers(0, 2, size=(40, 3))
+    nll = metrics.bernoulli_negative_log_likelihood(p, labels)
+    np.testing.assert_allclose(nll, sklearn.metrics.log_loss(labels.ravel(), p.ravel()), rtol=1e-6)
+    np.testing.assert_allclose(metrics.bernoulli_accuracy(p, labels), ((p > 0.5) == labels).mean(), rtol=1e-6)
+    with pytest.raises(ValueError, match=r"labels must have the shape of probabilities \(40, 3\), got \(40,\)"):
+        metrics.bernoulli_accuracy(p, labels[:, 0])
+    with pytest.raises(ValueError, match="labels must be 0 or 1, got 2"):
+        metrics.bernoulli_accuracy(p, labels + 1)
+
+
+def test_accuracy_of_each_class():
+    rng = np.random.default_rng(0)
+    p, labels = rng.dirichlet(np.ones(5), 60), rng.integers(0, 4, 60)
+    expected = [np.mean(p[labels == k].argmax(axis=1) == k) for k in range(4)]
+    np.testing.assert_allclose(metrics.per_class_accuracy(p, labels), [*expected, np.nan], rtol=1e-6)
