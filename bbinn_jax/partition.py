@@ -52,6 +52,8 @@ def partition(params: PyTree, rules: Mapping[str, str] | None = None) -> tuple[P
         raise TypeError(f"rules must map expressions to 'binary' or 'real', got {rules!r}")
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
     for pattern, label in rules.items():
+        if not isinstance(pattern, str):
+            raise TypeError(f"rules must have regular expressions of type str, got {pattern!r}")
         if label not in ("binary", "real"):
             raise ValueError(f"rules must map to 'binary' or 'real', got {label!r} for {pattern!r}")
         try:
@@ -61,6 +63,11 @@ def partition(params: PyTree, rules: Mapping[str, str] | None = None) -> tuple[P
 
     decided_by = {path: next((pattern for pattern in rules if re.search(pattern, path)), None) for path in paths}
     for pattern in rules:
+        if pattern not in decided_by.values() and rules is DEFAULT_RULES:
+            raise ValueError(
+                "params must have a binary leaf, as BinaryDense and BinaryConv have (binary_kernel); other leaves "
+                f'become binary by rules, as {{"kernel": "binary"}}; got leaves {paths}'
+            )
         if pattern not in decided_by.values():
             raise ValueError(f"rules must each decide a leaf that none before decides, got {pattern!r}, leaves {paths}")
 
@@ -103,12 +110,14 @@ def combine(weights: PyTree, real: PyTree) -> PyTree:
     return jax.tree_util.tree_map_with_path(choose, weights, real, is_leaf=_is_none)
 
 
-def partition_table(natural: PyTree, real: PyTree) -> str:
+def partition_table(natural: PyTree, real: PyTree, batch_stats: PyTree = None) -> str:
     """The two halves of `partition` as a table: leaf, shape, kind, count, and size in bytes.
 
     Args:
         natural: binary leaves, ``None`` elsewhere.
         real: real leaves, ``None`` elsewhere.
+        batch_stats: statistics of batch norms, which a network that predicts needs too. Without them the table
+            does not count them.
 
     Returns:
         Text, a line for each leaf in the order of the tree, and a line of totals for each
@@ -125,17 +134,18 @@ def partition_table(natural: PyTree, real: PyTree) -> str:
     """
     binary_paths = {path for path, _ in jax.tree_util.tree_leaves_with_path(natural)}
     rows = [("leaf", "shape", "kind", "count", "float32", "packed")]
-    totals = {"binary": 0, "real": 0}
+    totals = {"binary": 0, "real": 0} | ({"statistics": 0} if jax.tree.leaves(batch_stats) else {})
 
     def sizes(count: int, kind: str) -> tuple[str, str, str]:
         return f"{count:,}", _bytes(4 * count), _bytes(-(-count // 8) if kind == "binary" else 4 * count)
 
-    for path, leaf in jax.tree_util.tree_leaves_with_path(combine(natural, real)):
-        kind = "binary" if path in binary_paths else "real"
+    params, statistics = map(jax.tree_util.tree_leaves_with_path, (combine(natural, real), batch_stats))
+    of_params = [("binary" if path in binary_paths else "real", path, leaf) for path, leaf in params]
+    for kind, path, leaf in [*of_params, *(("statistics", *pair) for pair in statistics)]:
         totals[kind] += jnp.size(leaf)
         rows.append((path_name(path), str(jnp.shape(leaf)), kind, *sizes(jnp.size(leaf), kind)))
-    rows.append(("total", "", "binary", *sizes(totals["binary"], "binary")))
-    rows.append(("", "", "real", *sizes(totals["real"], "real")))
+    for kind, count in totals.items():
+        rows.append(("total" if kind == "binary" else "", "", kind, *sizes(count, kind)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     align = "<<<>>>"
     return "\n".join(

@@ -29,7 +29,7 @@ from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
 
-from experiments import cli
+from experiments import cli, reading
 from experiments.presets import METHODS, PRESETS
 
 # Test accuracy in percent, mean and standard deviation of 5 runs: arXiv 2002.10778, table 10.
@@ -238,6 +238,8 @@ def read(path: Path) -> list[Run]:
         minutes = results.wall_seconds / 60 / len(records) if results.wall_seconds else None
         errors = {x.epoch: 100 - 100 * x.test_accuracy_mode for x in metrics if x.seed in (None, results.seed)}
         runs.append(Run(path, results, changes, total_epochs, minutes, errors))
+    if in_run_folder:
+        reading.read(path.parent)  # raises where a digest says that a file was changed
     return runs
 
 

@@ -240,3 +240,19 @@ def test_table_of_the_papers_mnist_network():
 
 def test_a_leaf_is_packed_in_whole_bytes():
     assert bb.partition_table(*bb.partition({"binary_kernel": jnp.ones(9)})).splitlines()[1].endswith("36 B     2 B")
+
+
+def test_table_counts_batch_norm_statistics_that_it_is_given():
+    natural, real = bb.partition({"binary_kernel": jnp.ones((8, 4)), "scale": jnp.ones(())})
+    table = bb.partition_table(natural, real, {"norm": {"mean": jnp.zeros(4), "var": jnp.ones(4)}})
+    lines = [line.split() for line in table.splitlines()]
+    assert ["norm/mean", "(4,)", "statistics", "4", "16", "B", "16", "B"] in lines
+    assert lines[-1] == ["statistics", "8", "32", "B", "32", "B"]
+    assert "statistics" not in bb.partition_table(natural, real)
+
+
+def test_params_without_a_binary_leaf_are_told_of_rules():
+    with pytest.raises(ValueError, match=r"become binary by rules, as .*; got leaves \['kernel'\]"):
+        bb.partition({"kernel": jnp.ones(2)})
+    with pytest.raises(TypeError, match="rules must have regular expressions of type str, got b'kernel'"):
+        bb.partition({"kernel": jnp.ones(2)}, {b"kernel": "binary"})
