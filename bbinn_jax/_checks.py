@@ -28,9 +28,11 @@ def check_number(name: str, value: Any, condition: str, holds: Callable[[Any], b
         finite = math.isfinite(value)  # unlike float, it takes no text
         number = float(value)
         accepted = bool(holds(number))
-    except (TypeError, ValueError, OverflowError):
+    except OverflowError:  # an integer beyond 1.8e308
+        finite = False
+    except (TypeError, ValueError):
         raise TypeError(f"{name} must be a number {condition}, got {_in_one_line(value)}") from None
-    if not (accepted and finite):
+    if not (finite and accepted):
         wanted = condition if finite else f"finite and {condition}"
         raise ValueError(f"{name} must be {wanted}, got {_in_one_line(value)}")
     return number
@@ -41,10 +43,17 @@ def check_count(name: str, value: Any, minimum: int) -> int:
     try:
         count = value.__index__()
     except (AttributeError, TypeError):
-        raise TypeError(f"{name} must be an integer, got {value!r}") from None
+        raise TypeError(f"{name} must be an integer, got {_in_one_line(value)}") from None
     if isinstance(value, bool) or count < minimum:
-        raise ValueError(f"{name} must be an integer >= {minimum}, got {value!r}")
+        raise ValueError(f"{name} must be an integer >= {minimum}, got {_in_one_line(value)}")
     return int(count)
+
+
+def check_key(key: Any, next_name: str) -> None:
+    """Raises TypeError where the first argument is not a random key, as when it is forgotten or swapped."""
+    is_array = isinstance(key, jax.Array | np.ndarray)
+    if not is_array or not (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == np.uint32):
+        raise TypeError(f"key must be a jax.random key and comes first, before {next_name}, got {_in_one_line(key)}")
 
 
 def check_floating(name: str, tree: PyTree) -> None:
@@ -57,9 +66,9 @@ def check_floating(name: str, tree: PyTree) -> None:
 
 
 def check_values(name: str, tree: PyTree, condition: str, holds: Callable[[np.ndarray], np.ndarray]) -> None:
-    """Raises ValueError unless ``holds`` is true of every number. A traced leaf has no values yet and passes."""
+    """Raises ValueError unless ``holds`` is true of every number. A leaf without values, traced or a shape, passes."""
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
-        if isinstance(leaf, jax.core.Tracer):
+        if isinstance(leaf, jax.core.Tracer | jax.ShapeDtypeStruct):
             continue
         values = np.asarray(leaf).astype(float).ravel()  # of NumPy: inside jit jax.numpy would trace a constant too
         bad = values[~holds(values)]
@@ -114,4 +123,7 @@ def check_update(grads: PyTree, params_name: str, params: PyTree) -> None:
 
 
 def _in_one_line(value: Any) -> str:
-    return " ".join(repr(value).split())
+    if isinstance(value, int) and value.bit_length() > 200:  # Python refuses to print the longest
+        return f"an integer of {value.bit_length()} bits"
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 120 else f"{text[:117]}..."

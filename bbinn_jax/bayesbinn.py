@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from bbinn_jax._checks import PyTree, check_floating, check_number, check_update, is_masked, tree_like
+from bbinn_jax._checks import PyTree, check_floating, check_key, check_number, check_update, is_masked, tree_like
+from bbinn_jax._dtypes import at_least_float32
 from bbinn_jax.bernoulli import fisher_information, sample
 
 
@@ -38,11 +39,11 @@ def precondition_by_fisher(eps: float = 1e-10) -> optax.GradientTransformation:
     >>> print(updates)
     [1.    2.381]
     """
-    check_number("eps", eps, ">= 0", lambda v: v >= 0)
+    eps = check_number("eps", eps, ">= 0", lambda v: v >= 0)
 
     def leaf_update(g: jax.Array, x: jax.Array) -> jax.Array:
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))  # in float16 eps would be 0
-        return (g / (fisher_information(x) + eps)).astype(g.dtype)
+        wide = at_least_float32(x.dtype)  # in float16 eps would be 0
+        return (g.astype(wide) / (fisher_information(x.astype(wide)) + jnp.asarray(eps, wide))).astype(g.dtype)
 
     def init(natural):
         check_floating("natural", natural)
@@ -59,12 +60,16 @@ def add_prior(kl_weight: float = 1.0, prior_natural: PyTree = 0.0) -> optax.Grad
     """Adds the natural gradient of the KL term, ``kl_weight (lambda - lambda0)``.
 
     Args:
-        kl_weight: weight of KL(q || p); 1 is Bayes, below 1 a tempered posterior.
+        kl_weight: weight of KL(q || p); 1 is Bayes, below 1 a tempered posterior. It multiplies
+            the pull to the prior, whatever the prior is: with yesterday's posterior as the prior,
+            a kl_weight of 0.003 keeps next to nothing of yesterday's task, and 1 keeps it.
         prior_natural: lambda0, a scalar or a tree. ``update(grads, state,
             natural, prior_natural=tree)`` overrides it, without recompilation.
             Inside `optax.masked` and `optax.partition` it has the whole tree of
             params, of which only the unmasked part is read: for the params
-            ``(natural, real)`` it may be ``(yesterdays_natural, None)``.
+            ``(natural, real)`` it may be ``(yesterdays_natural, None)``. Real parameters have
+            no prior, and a second task moves them away from the first: freeze them after the
+            first task, or train a network without any.
 
     Returns:
         An `optax.GradientTransformationExtraArgs`; ``update`` needs lambda as params.
@@ -79,8 +84,15 @@ def add_prior(kl_weight: float = 1.0, prior_natural: PyTree = 0.0) -> optax.Grad
     >>> print(updates)
     [ 0.5 -1. ]
     """
-    check_number("kl_weight", kl_weight, ">= 0", lambda v: v >= 0)
+    kl_weight = check_number("kl_weight", kl_weight, ">= 0", lambda v: v >= 0)
     default_prior_natural = prior_natural
+
+    def leaf_update(g: jax.Array, x: jax.Array, x0: jax.typing.ArrayLike) -> jax.Array:
+        if is_masked(g):
+            return g
+        wide = at_least_float32(x.dtype)
+        pull = jnp.asarray(kl_weight, wide) * (x.astype(wide) - jnp.asarray(x0, wide))
+        return (g.astype(wide) + pull).astype(g.dtype)
 
     def init(natural):
         check_floating("natural", natural)
@@ -90,13 +102,7 @@ def add_prior(kl_weight: float = 1.0, prior_natural: PyTree = 0.0) -> optax.Grad
         check_update(updates, "natural", params)
         prior = default_prior_natural if prior_natural is None else prior_natural
         prior = tree_like("prior_natural", prior, "params", params)
-        return jax.tree.map(
-            lambda g, x, x0: g if is_masked(g) else (g + kl_weight * (x - x0)).astype(g.dtype),
-            updates,
-            params,
-            prior,
-            is_leaf=is_masked,
-        ), state
+        return jax.tree.map(leaf_update, updates, params, prior, is_leaf=is_masked), state
 
     return optax.GradientTransformationExtraArgs(init, update)
 
@@ -106,7 +112,7 @@ def bayesbinn(
     train_set_size: float,
     *,
     prior_natural: PyTree = 0.0,
-    momentum: float = 0.0,
+    momentum: float | None = None,
     kl_weight: float = 1.0,
     eps: float = 1e-10,
 ) -> optax.GradientTransformationExtraArgs:
@@ -121,8 +127,12 @@ def bayesbinn(
         train_set_size: N >= 1, the number of examples that the mean loss stands for.
         prior_natural: lambda0, a scalar or a tree like lambda. 0 is the uniform
             prior. ``update(..., prior_natural=tree)`` overrides it, as in `add_prior`.
-        momentum: decay in [0, 1) of the moving average (bias-corrected).
-        kl_weight: weight of KL(q || p); 1 is Bayes.
+        momentum: decay in [0, 1) of the moving average (bias-corrected). With None or a plain 0
+            there is no average, and the state keeps no accumulator of the size of lambda.
+            A jax.Array, which `optax.inject_hyperparams` makes of a number, keeps one.
+        kl_weight: weight of KL(q || p); 1 is Bayes. It multiplies the pull to lambda0 too: a
+            sequence of tasks in which yesterday's posterior is the prior needs 1, and
+            real parameters, which have no prior, frozen or left out (`add_prior`).
         eps: added to the Fisher information; keep it equal to that of
             `expected_loss`. At temperature 1e-10 both derivatives of a saturated
             weight are eps alone, and their ratio is the scale of the step: it
@@ -152,22 +162,23 @@ def bayesbinn(
     [ 1. -1.  1.]
     """
     if not callable(learning_rate):
-        check_number("learning_rate", learning_rate, ">= 0", lambda v: v >= 0)
-    check_number("train_set_size", train_set_size, ">= 1", lambda v: v >= 1)
-    check_number("momentum", momentum, "in [0, 1)", lambda v: 0 <= v < 1)
-
-    # Without momentum the average is the gradient itself: no accumulator of its size is kept.
-    no_momentum = isinstance(momentum, float | int) and momentum == 0
+        learning_rate = check_number("learning_rate", learning_rate, ">= 0", lambda v: v >= 0)
+    train_set_size = check_number("train_set_size", train_set_size, ">= 1", lambda v: v >= 1)
+    # Injected, a momentum is concrete in init and traced in update: the state must not depend on its value.
+    keeps_average = isinstance(momentum, jax.Array)
+    if momentum is not None:
+        momentum = check_number("momentum", momentum, "in [0, 1)", lambda v: 0 <= v < 1)
+        keeps_average = keeps_average or momentum != 0
     return optax.chain(
         precondition_by_fisher(eps),
         optax.scale(train_set_size),
         add_prior(kl_weight, prior_natural),
-        optax.identity() if no_momentum else optax.ema(momentum, debias=True),
+        optax.ema(momentum, debias=True) if keeps_average else optax.identity(),
         optax.scale_by_learning_rate(learning_rate),
     )
 
 
-def init_natural(key: jax.Array, params: PyTree, *, scale: float = 10.0) -> PyTree:
+def init_natural(key: jax.Array, params: PyTree = ..., *, scale: float = 10.0) -> PyTree:
     """Starts every weight at ``lambda = +scale`` or ``-scale`` with equal chance.
 
     Args:
@@ -180,12 +191,13 @@ def init_natural(key: jax.Array, params: PyTree, *, scale: float = 10.0) -> PyTr
 
     Raises:
         ValueError: scale negative.
-        TypeError: a leaf that is not floating-point.
+        TypeError: key is not a random key; a leaf that is not floating-point.
 
     >>> print(init_natural(jax.random.key(0), {"w": jnp.zeros(4)}, scale=2.0))
     {'w': Array([ 2., -2., -2., -2.], dtype=float32)}
     """
-    check_number("scale", scale, ">= 0", lambda v: v >= 0)
+    check_key(key, "params")
+    scale = check_number("scale", scale, ">= 0", lambda v: v >= 0)
     check_floating("params", params)
     fair_coins = sample(key, jax.tree.map(jnp.zeros_like, params))
     return jax.tree.map(lambda w: (scale * w).astype(w.dtype), fair_coins)

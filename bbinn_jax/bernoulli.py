@@ -16,7 +16,8 @@ must match and do not raise ``ValueError``.
 import jax
 import jax.numpy as jnp
 
-from bbinn_jax._checks import PyTree, check_floating, check_same_tree, tree_like
+from bbinn_jax._checks import PyTree, check_floating, check_key, check_same_tree, tree_like
+from bbinn_jax._dtypes import at_least_float32
 from bbinn_jax._threefry import random_bits
 
 
@@ -54,7 +55,10 @@ def natural_from_expectation(mu: PyTree) -> PyTree:
 
 
 def fisher_information(natural: PyTree) -> PyTree:
-    """The Fisher information of lambda, ``F = 1 - tanh(lambda)^2``.
+    """The Fisher information of lambda and the variance of its weight, ``F = Var[w] = 1 - tanh(lambda)^2``.
+
+    It has two names for its two uses. An optimizer divides by ``fisher_information``, the
+    information about a parameter; a loss spreads ``variance``, that of a weight, to the activations.
 
     Args:
         natural: lambda, any pytree of floating-point arrays.
@@ -76,6 +80,10 @@ def fisher_information(natural: PyTree) -> PyTree:
     return jax.tree.map(leaf_fisher_information, natural)
 
 
+variance = fisher_information
+"""The variance of every weight, ``Var[w] = 1 - mu^2``: `fisher_information` under the name of its other use."""
+
+
 def log_prob(natural: PyTree, weights: PyTree) -> jax.Array:
     """The log probability of a whole network, ``sum log sigmoid(2 lambda w)``.
 
@@ -92,7 +100,12 @@ def log_prob(natural: PyTree, weights: PyTree) -> jax.Array:
     """
     check_floating("natural", natural)
     check_same_tree("weights", weights, "natural", natural)
-    return _total(jax.tree.map(lambda x, w: jax.nn.log_sigmoid(2 * x * w), natural, weights))
+
+    def leaf_log_prob(x: jax.Array, w: jax.Array) -> jax.Array:
+        wide = at_least_float32(x.dtype)
+        return jax.nn.log_sigmoid(2 * x.astype(wide) * w.astype(wide))
+
+    return _total(jax.tree.map(leaf_log_prob, natural, weights))
 
 
 def entropy(natural: PyTree) -> jax.Array:
@@ -152,7 +165,9 @@ def _kl_divergence_jvp(primals, tangents):
     return _kl_divergence(x, x0), derivative
 
 
-def logistic_noise(key: jax.Array, natural: PyTree) -> PyTree:
+# The functions that start with a key have a default behind it, which no tree is: where the key is forgotten the message
+# is theirs and not Python's, which misses the last argument instead of the first.
+def logistic_noise(key: jax.Array, natural: PyTree = ...) -> PyTree:
     """Noise that turns lambda into a sample: half a logistic variate for each weight.
 
     ``delta = 1/2 log(u / (1 - u)),  u ~ Uniform(0, 1)``
@@ -172,12 +187,15 @@ def logistic_noise(key: jax.Array, natural: PyTree) -> PyTree:
     Returns:
         delta, same tree, shapes and dtypes.
 
+    Raises:
+        TypeError: key is not a random key; a leaf that is not floating-point.
+
     >>> print(logistic_noise(jax.random.key(0), {"w": jnp.zeros(3)})["w"].shape)
     (3,)
     """
 
     def leaf_noise(key: jax.Array, x: jax.Array) -> jax.Array:
-        dtype = jnp.promote_types(x.dtype, jnp.float32)
+        dtype = at_least_float32(x.dtype)
         width = jnp.finfo(dtype).bits
         bits = random_bits(key, x.shape, f"uint{width}")
         tail = ((bits >> 1).astype(dtype) + 0.5) * 2.0 ** (1 - width)  # 2 min(u, 1 - u)
@@ -185,14 +203,15 @@ def logistic_noise(key: jax.Array, natural: PyTree) -> PyTree:
         odds = jnp.where(is_positive, 2 - tail, tail) / jnp.where(is_positive, tail, 2 - tail)  # u / (1 - u)
         return (0.5 * jnp.log(odds)).astype(x.dtype)
 
+    check_key(key, "natural")
     check_floating("natural", natural)
     leaves, treedef = jax.tree.flatten(natural)
     keys = jax.random.split(key, len(leaves))
-    noise = [leaf_noise(k, jnp.asarray(x)) for k, x in zip(keys, leaves, strict=True)]
+    noise = [leaf_noise(k, x) for k, x in zip(keys, leaves, strict=True)]
     return jax.tree.unflatten(treedef, noise)
 
 
-def sample(key: jax.Array, natural: PyTree) -> PyTree:
+def sample(key: jax.Array, natural: PyTree = ...) -> PyTree:
     """Draws one network from the posterior, ``w = sign(lambda + delta)``.
 
     ``jax.vmap(sample, (0, None))(jax.random.split(key, 100), natural)`` draws 100.
@@ -206,12 +225,16 @@ def sample(key: jax.Array, natural: PyTree) -> PyTree:
     Returns:
         Weights of exactly -1 or +1, same tree, shapes and dtypes.
 
+    Raises:
+        TypeError: key is not a random key; a leaf that is not floating-point.
+
     >>> print(sample(jax.random.key(0), jnp.array([-9.0, 0.0, 9.0])))
     [-1. -1.  1.]
     """
+    check_key(key, "natural")
     check_floating("natural", natural)
     # In bfloat16 lambda + delta would often be 0, which is no fair coin.
-    wide = jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), natural)
+    wide = jax.tree.map(lambda x: x.astype(at_least_float32(x.dtype)), natural)
     weights = mode(jax.tree.map(jnp.add, wide, logistic_noise(key, wide)))
     return jax.tree.map(lambda w, x: w.astype(x.dtype), weights, natural)
 
@@ -239,5 +262,6 @@ def _bounded(x: jax.Array) -> jax.Array:
 
 def _total(tree: PyTree) -> jax.Array:
     """The sum over all leaves, accumulated in float32 or wider."""
-    sums = [jnp.sum(x, dtype=jnp.promote_types(x.dtype, jnp.float32)) for x in jax.tree.leaves(tree)]
-    return jnp.asarray(sum(sums), jnp.result_type(jnp.float32, *sums))
+    leaves = jax.tree.leaves(tree)
+    widest = max((at_least_float32(x.dtype) for x in leaves), key=lambda d: d.itemsize, default=jnp.dtype("float32"))
+    return jnp.asarray(sum(jnp.sum(x, dtype=widest) for x in leaves), widest)

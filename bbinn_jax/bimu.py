@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import optax
 
 from bbinn_jax._checks import PyTree, check_floating, check_number, check_update
+from bbinn_jax._dtypes import at_least_float32
 from bbinn_jax.bernoulli import fisher_information
 
 
@@ -74,14 +75,11 @@ def bimu(
     [-0.167 -0.165 0.451]
     """
     if not callable(max_step):
-        check_number("max_step", max_step, ">= 0", lambda v: v >= 0)
-    check_number("memory_window", memory_window, ">= 1", lambda v: v >= 1)
-    for name, value in (
-        ("learning_rate", learning_rate),
-        ("likelihood_weight", likelihood_weight),
-        ("kl_weight", kl_weight),
-    ):
-        check_number(name, value, ">= 0", lambda v: v >= 0)
+        max_step = check_number("max_step", max_step, ">= 0", lambda v: v >= 0)
+    memory_window = check_number("memory_window", memory_window, ">= 1", lambda v: v >= 1)
+    learning_rate = check_number("learning_rate", learning_rate, ">= 0", lambda v: v >= 0)
+    likelihood_weight = check_number("likelihood_weight", likelihood_weight, ">= 0", lambda v: v >= 0)
+    kl_weight = check_number("kl_weight", kl_weight, ">= 0", lambda v: v >= 0)
 
     def init(natural: PyTree) -> BimuState:
         check_floating("natural", natural)
@@ -92,13 +90,15 @@ def bimu(
         largest = max_step(state.count) if callable(max_step) else max_step
 
         def leaf_update(g: jax.Array, x: jax.Array) -> jax.Array:
-            wide = jnp.promote_types(x.dtype, jnp.float32)
-            gradient, natural = likelihood_weight * g.astype(wide), x.astype(wide)
-            pull = kl_weight * fisher_information(natural)
+            wide = at_least_float32(x.dtype)
+            factors = (largest, memory_window, learning_rate, likelihood_weight, kl_weight)
+            limit, window, rate, likelihood, k = (jnp.asarray(v, wide) for v in factors)
+            gradient, natural = likelihood * g.astype(wide), x.astype(wide)
+            pull = k * fisher_information(natural)
             # 1 + tanh of the same sign as the gradient, without cancellation
             stiffness = pull + 4 * jnp.abs(gradient) * jax.nn.sigmoid(2 * jnp.sign(gradient) * natural)
-            step = largest / (1 + largest * stiffness)
-            return (-step * (learning_rate * gradient + natural * pull / memory_window)).astype(x.dtype)
+            step = limit / (1 + limit * stiffness)
+            return (-step * (rate * gradient + natural * pull / window)).astype(x.dtype)
 
         return jax.tree.map(leaf_update, updates, params), BimuState(optax.safe_increment(state.count))
 

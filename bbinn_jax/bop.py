@@ -16,6 +16,7 @@ import numpy as np
 import optax
 
 from bbinn_jax._checks import PyTree, check_floating, check_number, check_update, check_values
+from bbinn_jax._dtypes import at_least_float32
 
 
 class BopState(NamedTuple):
@@ -45,7 +46,7 @@ def bop(gamma: optax.ScalarOrSchedule, threshold: float) -> optax.GradientTransf
 
     Raises:
         ValueError: gamma or threshold out of its range. In init: a weight that
-            is not -1 or +1, unless it is traced. In update: params missing or
+            is not -1 or +1, unless it is traced or a shape. In update: params missing or
             of another tree.
         TypeError: gamma or threshold is not a number. In init: a leaf that is
             not floating-point.
@@ -59,8 +60,8 @@ def bop(gamma: optax.ScalarOrSchedule, threshold: float) -> optax.GradientTransf
     [-1.  1. -1.]
     """
     if not callable(gamma):
-        check_number("gamma", gamma, "in [0, 1]", lambda v: 0 <= v <= 1)
-    check_number("threshold", threshold, ">= 0", lambda v: v >= 0)
+        gamma = check_number("gamma", gamma, "in [0, 1]", lambda v: 0 <= v <= 1)
+    threshold = check_number("threshold", threshold, ">= 0", lambda v: v >= 0)
 
     def init(weights):
         check_floating("weights", weights)
@@ -72,11 +73,13 @@ def bop(gamma: optax.ScalarOrSchedule, threshold: float) -> optax.GradientTransf
         rate = gamma(state.count) if callable(gamma) else gamma
 
         def leaf_average(g: jax.Array, m: jax.Array) -> jax.Array:
-            wide = jnp.promote_types(m.dtype, jnp.float32)  # in bfloat16 1 - gamma would often be 1
-            return ((1 - rate) * m.astype(wide) + rate * g.astype(wide)).astype(m.dtype)
+            wide = at_least_float32(m.dtype)  # in bfloat16 1 - gamma would often be 1
+            kept, new = jnp.asarray(1 - rate, wide), jnp.asarray(rate, wide)
+            return (kept * m.astype(wide) + new * g.astype(wide)).astype(m.dtype)
 
         def leaf_update(w: jax.Array, m: jax.Array) -> jax.Array:
-            large = jnp.abs(m.astype(jnp.promote_types(m.dtype, jnp.float32))) > threshold
+            wide = at_least_float32(m.dtype)
+            large = jnp.abs(m.astype(wide)) > jnp.asarray(threshold, wide)
             return jnp.where(large & (jnp.sign(m) == jnp.sign(w)), -2 * w, 0).astype(w.dtype)
 
         average = jax.tree.map(leaf_average, updates, state.average)

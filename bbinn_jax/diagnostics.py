@@ -1,18 +1,20 @@
 """What a posterior looks like: how undecided it is, and whether it still moves.
 
 Each function takes natural parameters, any pytree of floating-point arrays, and returns
-one scalar, a mean over weights, in float32 or wider. Of each leaf by itself:
+one scalar, a mean over weights, in float32 or wider; NaN where a weight is. Of each leaf by itself:
 ``jax.tree.map(entropy_bits_per_weight, natural)``. They raise ValueError for a tree
 without a weight, and TypeError for a leaf that is not floating-point.
 """
 
+import math
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from bbinn_jax._checks import PyTree, check_floating, check_number, check_same_tree
-from bbinn_jax.bernoulli import entropy
+from bbinn_jax._dtypes import at_least_float32
+from bbinn_jax.bernoulli import _total, entropy
 
 
 def entropy_bits_per_weight(natural: PyTree) -> jax.Array:
@@ -24,7 +26,7 @@ def entropy_bits_per_weight(natural: PyTree) -> jax.Array:
     >>> print(entropy_bits_per_weight({"a": jnp.zeros(3), "b": jnp.full(3, 9.0)}))
     0.5
     """
-    return entropy(natural) / (_num_weights(natural) * jnp.log(2))
+    return entropy(natural) / (_num_weights(natural) * math.log(2))
 
 
 def saturated_share(natural: PyTree, *, certainty: float = 0.99) -> jax.Array:
@@ -35,7 +37,7 @@ def saturated_share(natural: PyTree, *, certainty: float = 0.99) -> jax.Array:
     >>> print(saturated_share(jnp.array([-3.0, -1.0, 1.0, 2.5])))
     0.5
     """
-    check_number("certainty", certainty, "in [0.5, 1)", lambda v: 0.5 <= v < 1)
+    certainty = check_number("certainty", certainty, "in [0.5, 1)", lambda v: 0.5 <= v < 1)
     return _mean(lambda x: jax.nn.sigmoid(2 * jnp.abs(x)) > certainty, natural)
 
 
@@ -75,26 +77,33 @@ def frozen_share(natural: PyTree, *, temperature: float | jax.Array, eps: float 
     >>> print(frozen_share(jnp.array([0.0, 20.0]), temperature=0.1))
     0.5800834
     """
-    check_number("temperature", temperature, "> 0", lambda v: v > 0)
-    check_number("eps", eps, "in (0, 1)", lambda v: 0 < v < 1)
-    edge = temperature * jnp.arccosh(1 / jnp.sqrt(eps))
-    return _mean(lambda x: jax.nn.sigmoid(2 * (x - edge)) + jax.nn.sigmoid(-2 * (x + edge)), natural)
+    temperature = check_number("temperature", temperature, "> 0", lambda v: v > 0)
+    eps = check_number("eps", eps, "in (0, 1)", lambda v: 0 < v < 1)
+
+    def leaf_frozen(x: jax.Array) -> jax.Array:
+        edge = jnp.asarray(temperature, x.dtype) * jnp.arccosh(1 / jnp.sqrt(jnp.asarray(eps, x.dtype)))
+        return jax.nn.sigmoid(2 * (x - edge)) + jax.nn.sigmoid(-2 * (x + edge))
+
+    return _mean(leaf_frozen, natural)
 
 
 def _mean(function: Callable[..., jax.Array], natural: PyTree, *rest: PyTree) -> jax.Array:
-    """The mean over all weights of a function of leaves."""
+    """The mean over all weights of a function of leaves. A comparison with NaN is false: here it is NaN."""
     check_floating("natural", natural)
 
-    def leaf_sum(x: jax.Array, *others: jax.Array) -> jax.Array:
-        dtype = jnp.promote_types(x.dtype, jnp.float32)
-        return jnp.sum(function(x.astype(dtype), *others), dtype=dtype)
+    def leaf(x: jax.Array, *others: jax.Array) -> jax.Array:
+        wide = at_least_float32(x.dtype)
+        values = jnp.asarray(function(x.astype(wide), *others), wide)
+        for y in (x, *others):
+            values = jnp.where(jnp.isnan(y), jnp.nan, values)
+        return values
 
-    sums = jax.tree.leaves(jax.tree.map(leaf_sum, natural, *rest))
-    return jnp.sum(jnp.stack(sums or [jnp.zeros(())])) / _num_weights(natural)
+    return _total(jax.tree.map(leaf, natural, *rest)) / _num_weights(natural)
 
 
-def _num_weights(natural: PyTree) -> int:
+def _num_weights(natural: PyTree) -> float:
+    """Their number as a float: an integer beyond 32 bits does not go into an array."""
     num_weights = sum(jnp.size(x) for x in jax.tree.leaves(natural))
     if num_weights == 0:
         raise ValueError(f"natural must have at least one weight, got {natural!r}")
-    return num_weights
+    return float(num_weights)

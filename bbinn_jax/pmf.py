@@ -17,6 +17,7 @@ import numpy as np
 import optax
 
 from bbinn_jax._checks import PyTree, check_floating, check_number, check_update, check_values
+from bbinn_jax._dtypes import at_least_float32
 from bbinn_jax.bernoulli import fisher_information
 
 
@@ -44,8 +45,8 @@ def pmf(optimizer: optax.GradientTransformation, beta: optax.ScalarOrSchedule) -
 
     Returns:
         An `optax.GradientTransformationExtraArgs` whose params are the mean
-        weights w, in (-1, 1) at the start: u = artanh(w) / beta_0. The state
-        holds u, and w is computed from it alone. The network to ship is
+        weights w, in (-1, 1) at the start: u = artanh(w) / beta_0 (and 0 where init
+        gets a `jax.ShapeDtypeStruct`). The state holds u, and w is computed from it alone. The network to ship is
         ``mode(w)``. Deep in saturation (beta abs(u) > 50 in float32) the gradient
         of u is 0.
 
@@ -53,8 +54,8 @@ def pmf(optimizer: optax.GradientTransformation, beta: optax.ScalarOrSchedule) -
         TypeError: optimizer is not an optax transformation; beta is not a number.
             In init: a leaf that is not floating-point.
         ValueError: beta not positive (of a schedule this is not checked). In
-            init: a weight outside of (-1, 1), unless it is traced. In update:
-            params missing or of another tree.
+            init: a weight outside of (-1, 1), unless it is traced or a shape. In
+            update: params missing or of another tree.
 
     Source: arXiv 1812.04353, algorithm 1, for the labels {-1, +1}: with
     u = (u_plus - u_minus) / 2 the softmax of beta (u_minus, u_plus) has mean
@@ -71,7 +72,7 @@ def pmf(optimizer: optax.GradientTransformation, beta: optax.ScalarOrSchedule) -
     if not isinstance(optimizer, optax.GradientTransformation):
         raise TypeError(f"optimizer must be an optax.GradientTransformation, got {optimizer!r}")
     if not callable(beta):
-        check_number("beta", beta, "> 0", lambda v: v > 0)
+        beta = check_number("beta", beta, "> 0", lambda v: v > 0)
 
     inner = optax.with_extra_args_support(optimizer)
 
@@ -83,8 +84,10 @@ def pmf(optimizer: optax.GradientTransformation, beta: optax.ScalarOrSchedule) -
         check_values("weights", weights, "in (-1, 1)", lambda w: np.abs(w) < 1)
 
         def leaf_latent(w: jax.Array) -> jax.Array:
-            wide = jnp.promote_types(w.dtype, jnp.float32)
-            return (jnp.arctanh(w.astype(wide)) / beta_at(count)).astype(wide)
+            wide = at_least_float32(w.dtype)
+            if isinstance(w, jax.ShapeDtypeStruct):  # a state to load into: there are no values to start from
+                return jnp.zeros(w.shape, wide)
+            return jnp.arctanh(w.astype(wide)) / jnp.asarray(beta_at(count), wide)
 
         count = jnp.zeros((), jnp.int32)
         latent = jax.tree.map(leaf_latent, weights)
@@ -97,10 +100,11 @@ def pmf(optimizer: optax.GradientTransformation, beta: optax.ScalarOrSchedule) -
 
         def leaf_grad(g: jax.Array, u: jax.Array) -> jax.Array:
             # 1 - tanh(x)^2 is the Fisher information at x, computed there without cancellation.
-            return (beta_now * fisher_information(beta_now * u) * g).astype(u.dtype)
+            beta = jnp.asarray(beta_now, u.dtype)
+            return beta * fisher_information(beta * u) * g.astype(u.dtype)
 
         def leaf_update(w: jax.Array, u: jax.Array) -> jax.Array:
-            return jnp.tanh(beta_next * u).astype(w.dtype) - w
+            return jnp.tanh(jnp.asarray(beta_next, u.dtype) * u).astype(w.dtype) - w
 
         grads = jax.tree.map(leaf_grad, updates, state.latent)
         latent_updates, inner_state = inner.update(grads, state.inner_state, state.latent, **extra_args)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from bbinn_jax._checks import PyTree, check_floating, check_number, check_same_tree
+from bbinn_jax._dtypes import at_least_float32
 from bbinn_jax.bernoulli import fisher_information
 from bbinn_jax.bernoulli import logistic_noise as logistic_noise
 
@@ -54,17 +55,20 @@ def relax(natural: PyTree, noise: PyTree, *, temperature: float | jax.Array, eps
     """
 
     def leaf_relax(x: jax.Array, delta: jax.Array) -> jax.Array:
-        z = (x + delta).astype(jnp.promote_types(x.dtype, jnp.float32)) / temperature
-        return _tanh(z, eps).astype(x.dtype)
+        wide = at_least_float32(x.dtype)
+        z = (x.astype(wide) + delta.astype(wide)) / jnp.asarray(temperature, wide)
+        return _tanh(z, jnp.asarray(eps, wide)).astype(x.dtype)
 
-    check_number("temperature", temperature, "> 0", lambda v: v > 0)
-    check_number("eps", eps, ">= 0", lambda v: v >= 0)
+    temperature = check_number("temperature", temperature, "> 0", lambda v: v > 0)
+    eps = check_number("eps", eps, ">= 0", lambda v: v >= 0)
     check_floating("natural", natural)
     check_same_tree("noise", noise, "natural", natural)
     return jax.tree.map(leaf_relax, natural, noise)
 
 
-def relaxed_sample(key: jax.Array, natural: PyTree, *, temperature: float | jax.Array, eps: float = 1e-10) -> PyTree:
+def relaxed_sample(
+    key: jax.Array, natural: PyTree = ..., *, temperature: float | jax.Array, eps: float = 1e-10
+) -> PyTree:
     """Relaxed weights with fresh noise: `relax` of `logistic_noise`.
 
     Args:
@@ -75,6 +79,9 @@ def relaxed_sample(key: jax.Array, natural: PyTree, *, temperature: float | jax.
 
     Returns:
         w in [-1, 1], same tree, shapes and dtypes as natural.
+
+    Raises:
+        ValueError, TypeError: as `relax`; TypeError: key is not a random key.
 
     >>> natural = jnp.array([-9.0, 0.0, 9.0])
     >>> print(relaxed_sample(jax.random.key(0), natural, temperature=1e-3))
