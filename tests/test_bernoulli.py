@@ -452,3 +452,76 @@ def test_noise_of_a_large_leaf_is_the_same_under_jit_and_vmap(key):
     together = jax.jit(jax.vmap(bb.logistic_noise, (0, None)))(keys, natural)
     np.testing.assert_allclose(together, alone, rtol=1e-6)
     assert len(np.unique(np.sign(together), axis=0)) == 3
+
+
+# Dtypes and names -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_nothing_is_promoted_in_silence(dtype, key):
+    natural = {"a": jnp.linspace(-2, 2, 6, dtype=dtype).reshape(2, 3), "b": jnp.ones(3, dtype)}
+    weights, prior = bb.mode(natural), jax.tree.map(lambda x: x / 2, natural)
+    small = jax.tree.map(lambda w: w.astype(jnp.int8), weights)  # a network as it is shipped
+    leafwise = [
+        *(bernoulli.expectation, bernoulli.variance, bb.mode, bb.straight_through),
+        lambda x: bernoulli.natural_from_expectation(bernoulli.expectation(x)),
+        *(partial(f, key) for f in (bb.sample, bb.logistic_noise, bb.init_natural)),
+        partial(bb.relaxed_sample, key, temperature=0.5),
+        jax.grad(bernoulli.entropy),
+        jax.grad(lambda x: bernoulli.kl_divergence(x, prior)),
+        jax.grad(lambda x: bernoulli.log_prob(x, weights)),
+        jax.grad(lambda x: bb.relaxed_sample(key, x, temperature=0.5)["a"].sum()),
+    ]
+    totals = [
+        bernoulli.entropy,
+        lambda x: bernoulli.kl_divergence(x, 0.5),
+        lambda x: bernoulli.kl_divergence(x, prior),
+        lambda x: bernoulli.log_prob(x, weights),
+        lambda x: bernoulli.log_prob(x, small),
+    ]
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        for function in leafwise:
+            assert {x.dtype for x in jax.tree.leaves(function(natural))} == {jnp.dtype(dtype)}
+        assert [f(natural).dtype for f in totals] == [jnp.float32] * len(totals)
+
+
+def test_a_tree_of_two_dtypes_has_the_wider_sum(x64):
+    natural = {"a": jnp.ones(3, "float32"), "b": jnp.ones(2, "float64"), "c": jnp.ones(2, "float16")}
+    with jax.numpy_dtype_promotion("strict"):
+        total = bernoulli.entropy(natural)
+    assert total.dtype == jnp.float64
+    np.testing.assert_allclose(total, 7 * reference.entropy(np.ones(1)).sum(), rtol=1e-3)
+
+
+def test_variance_is_that_of_the_two_values():
+    x = np.linspace(-5, 5, 21)
+    plus = 1 / (1 + np.exp(-2 * x))
+    mean = plus - (1 - plus)
+    exact = plus * (1 - mean) ** 2 + (1 - plus) * (-1 - mean) ** 2
+    variance = bernoulli.variance({"a": jnp.asarray(x, jnp.float32), "b": None})
+    assert variance["b"] is None
+    np.testing.assert_allclose(variance["a"], exact, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scalar", [np.float64, np.float32, np.int64, np.uint8])
+def test_numpy_numbers_are_as_good_as_python_ones(scalar, key, x64):
+    natural = jnp.linspace(-1, 1, 5, dtype=jnp.float32)
+
+    def values(number):
+        relax = partial(bb.relax, natural, natural, temperature=number, eps=number)
+        gradient = jax.grad(lambda x: bb.relaxed_sample(key, x, temperature=number, eps=number).sum())
+        return relax(), gradient(natural), bb.init_natural(key, natural, scale=number)
+
+    for x, y in zip(values(scalar(2)), values(2), strict=True):
+        assert x.dtype == jnp.float32
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize("make_key", [jax.random.key, jax.random.PRNGKey, partial(jax.random.key, impl="rbg")])
+def test_every_form_of_key_is_taken_and_shapes_are_enough_for_noise(make_key):
+    natural = {"a": jnp.zeros((2, 3))}
+    shapes = jax.eval_shape(lambda: natural)
+    for function in (bb.logistic_noise, bb.init_natural):
+        np.testing.assert_array_equal(function(make_key(0), shapes)["a"], function(make_key(0), natural)["a"])
+    assert jax.jit(bb.sample)(make_key(0), natural)["a"].shape == (2, 3)
+    assert jax.vmap(bb.sample, (0, None))(jax.random.split(make_key(0), 4), natural)["a"].shape == (4, 2, 3)

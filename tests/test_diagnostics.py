@@ -82,3 +82,49 @@ def test_shares_are_scalars_under_jit_and_refuse_what_is_no_weight(function):
         function({"a": None})
     with pytest.raises(TypeError, match="natural must have floating-point arrays"):
         function({"a": jnp.arange(3)})
+
+
+LOST = {
+    "all": {"a": jnp.full(4, jnp.nan)},
+    "one": {"a": jnp.array([9.0, jnp.nan]), "b": jnp.zeros(3)},
+    "bfloat16": {"a": jnp.array([jnp.nan, 1.0], jnp.bfloat16)},
+}
+
+
+@pytest.mark.parametrize("lost", LOST.values(), ids=LOST.keys())
+def test_a_lost_weight_makes_every_diagnostic_nan(lost):
+    """A comparison with NaN is false, which would look like a posterior that is undecided and does not move."""
+    kept = jax.tree.map(jnp.ones_like, lost)
+    values = {
+        "entropy": entropy_bits_per_weight(lost),
+        "saturated": diagnostics.saturated_share(lost),
+        "flip, now": diagnostics.flip_rate(lost, kept),
+        "flip, before": diagnostics.flip_rate(kept, lost),
+        "flip, mode before": diagnostics.flip_rate(kept, mode(lost)),
+        "frozen": diagnostics.frozen_share(lost, temperature=0.1),
+    }
+    assert {name: bool(jnp.isnan(value)) for name, value in values.items()} == dict.fromkeys(values, True)
+
+
+def test_infinite_weights_are_decided_and_not_lost():
+    natural = jnp.array([jnp.inf, -jnp.inf])
+    assert diagnostics.saturated_share(natural) == 1
+    assert diagnostics.flip_rate(natural, -natural) == 1
+    assert diagnostics.frozen_share(natural, temperature=0.1) == 1
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_numpy_numbers_and_strict_promotion_change_no_dtype(dtype, x64):
+    natural = {"a": jnp.linspace(-2, 2, 6, dtype=dtype).reshape(2, 3), "b": jnp.ones(3, "float32")}
+    before = jax.tree.map(jnp.negative, natural)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        shares = [
+            entropy_bits_per_weight(natural),
+            diagnostics.flip_rate(natural, before),
+            diagnostics.saturated_share(natural, certainty=np.float64(0.9)),
+            diagnostics.frozen_share(natural, temperature=np.float64(0.5), eps=np.float64(1e-3)),
+        ]
+    assert [x.dtype for x in shares] == [jnp.float32] * 4
+    assert shares[1] == 1
+    np.testing.assert_allclose(shares[2], diagnostics.saturated_share(natural, certainty=0.9))
+    np.testing.assert_allclose(shares[3], diagnostics.frozen_share(natural, temperature=0.5, eps=1e-3), rtol=1e-6)

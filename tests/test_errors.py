@@ -246,6 +246,25 @@ CASES = {
     "pmf, params": (lambda: update(pmf(), TREE, None), ValueError, ["weights", "None"]),
     "pmf, optimizer": (lambda: pmf(optimizer=0.1), TypeError, ["optimizer", "0.1"]),
     "pmf, factory": (lambda: pmf(optimizer=optax.sgd), TypeError, ["optimizer", "sgd"]),
+    # a key that is forgotten, or not the first
+    "sample, no key": (lambda: bb.sample(TREE), TypeError, ["key", "comes first", "natural", "'a'"]),
+    "sample, swapped": (lambda: bb.sample(W, KEY), TypeError, ["key", "comes first", "natural", "float32"]),
+    "sample, seed": (lambda: bb.sample(0, W), TypeError, ["key", "jax.random key", "got 0"]),
+    "sample, None": (lambda: bb.sample(None, W), TypeError, ["key", "got None"]),
+    "sample, large tree": (lambda: bb.sample({"a": jnp.arange(900.0)}), TypeError, ["key", "..."]),
+    "sample, no lambda": (lambda: bb.sample(KEY), TypeError, ["natural"]),
+    "sample in jit": (lambda: jax.jit(bb.sample)(W, KEY), TypeError, ["key", "comes first", "float32[3]"]),
+    "noise, no key": (lambda: bb.logistic_noise(TREE), TypeError, ["key", "comes first", "natural"]),
+    "noise, swapped": (lambda: bb.logistic_noise(TREE, KEY), TypeError, ["key", "comes first", "natural"]),
+    "relaxed, no key": (lambda: bb.relaxed_sample(W, temperature=1.0), TypeError, ["key", "comes first", "natural"]),
+    "relaxed, swapped": (lambda: bb.relaxed_sample(W, KEY, temperature=1.0), TypeError, ["key", "comes first"]),
+    "init, no key": (lambda: bb.init_natural(TREE), TypeError, ["key", "comes first", "params"]),
+    "init, swapped": (lambda: bb.init_natural(TREE, KEY, scale=1.0), TypeError, ["key", "comes first", "params"]),
+    # numbers that no float can hold, and that Python does not print
+    "learning_rate 10^400": (lambda: bayesbinn(learning_rate=10**400), ValueError, ["learning_rate", "finite", "1329"]),
+    "train_set_size 10^5000": (lambda: bayesbinn(train_set_size=10**5000), ValueError, ["train_set_size", "finite"]),
+    "threshold -10^400": (lambda: bop(threshold=-(10**400)), ValueError, ["threshold", "finite"]),
+    "num_samples -10^5000": (lambda: predictive(num_samples=-(10**5000)), ValueError, ["num_samples", "bits"]),
     # losses and networks
     "loss vector": (lambda: expected_loss(lambda w: w)(W, KEY), ValueError, ["loss_fn", "scalar", "(3,)"]),
     "loss vector with aux": (
@@ -299,6 +318,6 @@ def test_bad_input_is_refused_in_one_line(case):
     with pytest.raises(error) as caught:
         call()
     message = str(caught.value)
-    assert "\n" not in message
+    assert "\n" not in message and len(message) < 400
     for word in words:
         assert word in message

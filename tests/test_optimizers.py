@@ -186,6 +186,75 @@ def test_every_number_of_bayesbinn_can_be_injected(momentum):
     assert_close(params, run(bb.bayesbinn(LEARNING_RATE, **numbers), PARAMS, GRADS[:2]))
 
 
+@pytest.mark.parametrize("zero", [None, 0, 0.0, np.float64(0), np.float32(0), np.int64(0)])
+def test_no_momentum_keeps_no_average(zero):
+    """Left out under `optax.inject_hyperparams` too, which turns a number into an array that may change."""
+    arrays = jax.tree.leaves(bb.bayesbinn(LEARNING_RATE, 50, momentum=zero).init(PARAMS))
+    assert arrays == []
+    left_out = optax.inject_hyperparams(bb.bayesbinn)(learning_rate=LEARNING_RATE, train_set_size=50)
+    assert all(leaf.ndim == 0 for leaf in jax.tree.leaves(left_out.init(PARAMS)))
+    array = bb.bayesbinn(LEARNING_RATE, 50, momentum=jnp.zeros(())).init(PARAMS)
+    assert sum(leaf.size for leaf in jax.tree.leaves(array)) == 6 + 1  # an average of each weight, and a count
+
+
+# Every number of every rule; whole ones, which all types can hold, but for a momentum.
+NUMBERS = {
+    "bayesbinn": (
+        bb.bayesbinn,
+        {"learning_rate": 1, "train_set_size": 50, "prior_natural": 1, "kl_weight": 2, "eps": 1, "momentum": 0},
+    ),
+    "bayesbinn, momentum": (bb.bayesbinn, {"learning_rate": 1, "train_set_size": 50, "momentum": 0.5}),
+    "add_prior": (bb.add_prior, {"kl_weight": 2, "prior_natural": 1}),
+    "precondition_by_fisher": (bb.precondition_by_fisher, {"eps": 1}),
+    "bop": (bb.bop, {"gamma": 1, "threshold": 0}),
+    "pmf": (partial(bb.pmf, optax.sgd(0.1)), {"beta": 2}),
+    "bimu": (
+        bb.bimu,
+        {"max_step": 1, "memory_window": 9, "learning_rate": 2, "likelihood_weight": 3, "kl_weight": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("scalar", [np.float64, np.float32, np.int64, np.uint8])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_numpy_numbers_are_as_good_as_python_ones(name, scalar, dtype, x64):
+    """They change no dtype of an update or a state, which a scan would refuse."""
+    make, numbers = NUMBERS[name]
+    as_numpy = {key: scalar(value) if scalar(value) == value else np.float64(value) for key, value in numbers.items()}
+    start, grads = jax.tree.map(lambda x: x.astype(dtype), (params_of(name), GRADS[0]))
+
+    def run_scan(tx):
+        body = lambda carry, _: (step(tx, *carry, grads), None)  # noqa: E731
+        return jax.lax.scan(body, (start, tx.init(start)), length=3)[0]
+
+    result = run_scan(make(**as_numpy))
+    chex.assert_trees_all_equal_shapes_and_dtypes(result[0], start)
+    chex.assert_trees_all_equal(result, run_scan(make(**numbers)))
+
+
+@every_optimizer
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_nothing_is_promoted_in_silence(make, params, dtype, request):
+    if any(word in request.node.callspec.id for word in ("momentum", "adam")):
+        pytest.skip("the bias correction of optax promotes a count")
+    params, grads = jax.tree.map(lambda x: x.astype(dtype), (params, GRADS[0]))
+    with jax.numpy_dtype_promotion("standard"):
+        expected = run(make(LEARNING_RATE, params), params, [grads] * 2)
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        strict = run(make(LEARNING_RATE, params), params, [grads] * 2)
+    chex.assert_trees_all_equal(strict, expected)
+
+
+@every_optimizer
+def test_shapes_alone_give_a_state_to_load_into(make, params):
+    """With arrays in it, as optax has it, of the shapes and dtypes of a real one."""
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+    state = make(LEARNING_RATE, params).init(shapes)
+    assert all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(state))
+    chex.assert_trees_all_equal_shapes_and_dtypes(state, make(LEARNING_RATE, params).init(params))
+
+
 @every_optimizer
 def test_works_under_apply_if_finite(make, params):
     """A NaN gradient leaves the parameters and the state."""
