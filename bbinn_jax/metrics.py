@@ -433,7 +433,8 @@ def check_labels(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
     if not jnp.issubdtype(labels.dtype, jnp.integer):
         raise TypeError(f"labels must be integers, got {labels.dtype}")
     if not isinstance(labels, jax.core.Tracer):
-        highest, lowest = int(labels.max()), int(labels.min())
+        values = np.asarray(labels)  # of NumPy: beside a traced argument jax.numpy would trace them too
+        highest, lowest = int(values.max()), int(values.min())
         check_number("labels", highest, f"< {num_classes}, the number of classes", lambda v: v < num_classes)
         check_number("labels", lowest, ">= 0", lambda v: v >= 0)
     return labels.astype(int)  # in fewer bits it could not be told from all classes

@@ -428,3 +428,10 @@ def test_accuracy_of_each_class():
     p, labels = rng.dirichlet(np.ones(5), 60), rng.integers(0, 4, 60)
     expected = [np.mean(p[labels == k].argmax(axis=1) == k) for k in range(4)]
     np.testing.assert_allclose(metrics.per_class_accuracy(p, labels), [*expected, np.nan], rtol=1e-6)
+
+
+def test_labels_with_values_beside_traced_probabilities():
+    p, labels = jnp.array([[[0.9, 0.1], [0.6, 0.4]]]), jnp.array([0, 1])
+    for metric in (metrics.accuracy, metrics.negative_log_likelihood, metrics.brier_score):
+        mapped = jax.lax.map(lambda p, metric=metric: metric(p, labels), p)
+        np.testing.assert_allclose(mapped[0], metric(p[0], labels), rtol=1e-6)
