@@ -9,12 +9,14 @@ call their weights, are binary and all others are real. Rules replace the defaul
     print(partition_table(natural, real))                # what was decided
 """
 
+import math
 import re
 from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import jax.numpy as jnp  # noqa: F401 (of the examples)
+import numpy as np
 
 from bbinn_jax._checks import PyTree, check_floating, path_name
 
@@ -26,7 +28,7 @@ def partition(params: PyTree, rules: Mapping[str, str] | None = None) -> tuple[P
 
     Args:
         params: any pytree of arrays: a Flax linen dict, ``nnx.split(model, nnx.Param, ...)[1]``,
-            ``eqx.filter(model, eqx.is_inexact_array)``, a list.
+            ``eqx.filter(model, eqx.is_inexact_array)``, a list. Shapes will do, as `jax.eval_shape` gives them.
         rules: maps a regular expression to ``"binary"`` or ``"real"``. The first
             one found (`re.search`) in a leaf's path, as in
             ``BinaryDense_0/binary_kernel``, decides; a leaf that none is found
@@ -54,7 +56,7 @@ def partition(params: PyTree, rules: Mapping[str, str] | None = None) -> tuple[P
     for pattern, label in rules.items():
         if not isinstance(pattern, str):
             raise TypeError(f"rules must have regular expressions of type str, got {pattern!r}")
-        if label not in ("binary", "real"):
+        if not isinstance(label, str) or label not in ("binary", "real"):
             raise ValueError(f"rules must map to 'binary' or 'real', got {label!r} for {pattern!r}")
         try:
             re.compile(pattern)
@@ -142,8 +144,9 @@ def partition_table(natural: PyTree, real: PyTree, batch_stats: PyTree = None) -
     params, statistics = map(jax.tree_util.tree_leaves_with_path, (combine(natural, real), batch_stats))
     of_params = [("binary" if path in binary_paths else "real", path, leaf) for path, leaf in params]
     for kind, path, leaf in [*of_params, *(("statistics", *pair) for pair in statistics)]:
-        totals[kind] += jnp.size(leaf)
-        rows.append((path_name(path), str(jnp.shape(leaf)), kind, *sizes(jnp.size(leaf), kind)))
+        shape = np.shape(leaf)  # of NumPy: jax.numpy has none for a jax.ShapeDtypeStruct
+        totals[kind] += math.prod(shape)
+        rows.append((path_name(path), str(shape), kind, *sizes(math.prod(shape), kind)))
     for kind, count in totals.items():
         rows.append(("total" if kind == "binary" else "", "", kind, *sizes(count, kind)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -17,7 +17,7 @@ import numpy as np
 import safetensors
 import safetensors.flax
 
-from bbinn_jax._checks import PyTree, check_floating, path_name
+from bbinn_jax._checks import PyTree, _in_one_line, check_floating, path_name
 
 FORMAT = "bbinn_jax posterior 1"
 DTYPES = "bool bfloat16 float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
@@ -69,16 +69,22 @@ def save_posterior(path: str | Path, posterior: Posterior) -> None:
     for name, leaf in _named_leaves(posterior):
         if name in leaves:
             raise ValueError(f"posterior must have leaves of different names, got {name!r} twice")
-        array = np.array(leaf, order="C")  # safetensors writes the memory as it lies, and would call it row-major
-        leaves[name] = jnp.asarray(array)
-        if (dtype := array.dtype) != leaves[name].dtype or dtype.name not in DTYPES:
+        if isinstance(leaf, jax.core.Tracer | jax.ShapeDtypeStruct):
+            raise TypeError(f"posterior must have leaves with values, got {type(leaf).__name__} at {name!r}")
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+        if str(dtype) in DTYPES:
+            array = np.array(leaf, order="C")  # safetensors writes the memory as it lies, and would call it row-major
+            leaves[name] = jnp.asarray(array)
+        if name not in leaves or leaves[name].dtype != dtype:
             raise TypeError(f"posterior must have leaves that JAX and safetensors can keep, got {dtype} at {name!r}")
         if jnp.issubdtype(dtype, jnp.floating) and np.isnan(array).any():
             raise ValueError(f"posterior must have leaves without NaN, got one at {name!r}")
     try:
         config = json.dumps(posterior.config)
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"config must be what JSON can say, got {posterior.config!r}") from error
+    except (ValueError, RecursionError) as error:  # a loop, too deep, too long an integer: it may have no repr
+        raise TypeError(f"config must be what JSON can say, got {type(posterior.config).__name__}: {error}") from None
+    except TypeError as error:
+        raise TypeError(f"config must be what JSON can say, got {_in_one_line(posterior.config)}") from error
     # Whether the names of the leaves tell the trees. They do not tell lists, boxes, integers or names with "/".
     of_dicts = _of_dicts(leaves)
     is_of_dicts = (
@@ -105,26 +111,30 @@ def load_posterior(path: str | Path, like: Posterior | None = None) -> Posterior
 
     Args:
         path: of the file.
-        like: a posterior of the same trees, for their structure. Without it they come back as
-            nested dicts, as Flax linen has them.
+        like: a posterior of the same trees, for their structure; its leaves may be shapes, as `jax.eval_shape`
+            gives them. Without it they come back as nested dicts, as Flax linen has them.
 
     Raises:
         OSError: the file cannot be read.
         ValueError: a file that is damaged or no posterior, one with 64 bits while jax_enable_x64 is off, leaves
             that are not those of like (names, shapes, dtypes), or trees that are no nested dicts without it.
+        TypeError: a like that is no posterior.
     """
+    if not isinstance(like, Posterior | None):
+        raise TypeError(f"like must be a Posterior, as Posterior(natural, real), got {type(like).__name__}")
     content = Path(path).read_bytes()  # first: it says plainly that there is no such file
     try:
         with safetensors.safe_open(path, framework="flax") as file:
             text = file.metadata() or {}
             leaves = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        header = _header(content)
     except Exception as error:  # the parser raises whatever it likes
         raise ValueError(f"{path} is damaged or no safetensors file: {str(error)[:200]}") from error
     if text.get("format") != FORMAT:
-        raise ValueError(f"{path} must be a posterior in the format {FORMAT!r}, got {text.get('format')!r}")
+        raise ValueError(f"{path} must be a posterior in the format {FORMAT!r}, got {_in_one_line(text.get('format'))}")
     if text.get("sha256") != _digest(content):
         raise ValueError(f"{path} is damaged: its SHA-256 is not the one it was written with")
-    for name, entry in _header(content).items():
+    for name, entry in header.items():
         if name in leaves and str(entry.get("dtype")).endswith("64") and leaves[name].dtype.itemsize < 8:
             raise ValueError(f"{path} has 64 bits in {name!r}: set jax_enable_x64 to read it")
     try:
@@ -132,22 +142,29 @@ def load_posterior(path: str | Path, like: Posterior | None = None) -> Posterior
     except (KeyError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} must have a config that is JSON, got {type(error).__name__}: {error}") from None
     natural = [leaf for name, leaf in leaves.items() if name.partition("/")[0] == "natural"]
-    if not natural or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in natural):
+    others = {name.partition("/")[0] for name in leaves} - {"natural", "real", "batch_stats"}
+    if others or not natural or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in natural):
         raise ValueError(
-            f"{path} must hold natural parameters that are floating-point, got leaves {sorted(leaves)[:5]}"
+            f"{path} must hold floating-point natural parameters, and no trees but natural, real and batch_stats, "
+            f"got leaves {_in_one_line(sorted(leaves))}"
         )
     if like is None:
         posterior = _of_dicts(leaves) if text.get("nested_dicts", "true") == "true" else None
         if posterior is None:
             raise ValueError(f"{path} holds trees that are no nested dicts: give like to load_posterior")
         return posterior._replace(config=config)
-    wanted_leaves = {name: jnp.asarray(leaf) for name, leaf in _named_leaves(like)}
+    wanted_leaves = {
+        name: leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.asarray(leaf)
+        for name, leaf in _named_leaves(like)
+    }
+    structure: Any = jax.tree.structure(like._replace(config=None))
+    if structure.num_leaves != len(wanted_leaves):
+        raise ValueError(f"like must have leaves of different names to read {path}, got some name twice")
     expected = {name: f"{leaf.dtype}{leaf.shape}" for name, leaf in wanted_leaves.items()}
     found = {name: f"{leaf.dtype}{leaf.shape}" for name, leaf in leaves.items()}
     for name in sorted(expected | found):
         if (there := found.get(name, "no leaf")) != (wanted := expected.get(name, "no leaf")):
             raise ValueError(f"like must have the leaves of {path}: it has {wanted} at {name!r}, the file {there}")
-    structure = jax.tree.structure(like._replace(config=None))
     return jax.tree.unflatten(structure, [leaves[name] for name in wanted_leaves])._replace(config=config)
 
 
@@ -183,8 +200,14 @@ def _nested(leaves: dict[str, jax.Array]) -> dict[str, PyTree]:
 
 
 def _header(content: bytes) -> dict[str, Any]:
-    """The header of a safetensors file: its length in 8 bytes, then JSON."""
-    return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    """The header of a safetensors file: its length in 8 bytes, then JSON in which no name stands twice."""
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        if len(dict(pairs)) < len(pairs):
+            raise ValueError("a name stands twice in the header")
+        return dict(pairs)
+
+    return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")], object_pairs_hook=once)
 
 
 def _in_order(content: bytes) -> bytes:

@@ -256,3 +256,33 @@ def test_params_without_a_binary_leaf_are_told_of_rules():
         bb.partition({"kernel": jnp.ones(2)})
     with pytest.raises(TypeError, match="rules must have regular expressions of type str, got b'kernel'"):
         bb.partition({"kernel": jnp.ones(2)}, {b"kernel": "binary"})
+
+
+@pytest.mark.parametrize("rules", [b"kernel", "kernel", [("kernel", "binary")], {None: "binary"}])
+def test_rules_must_map_expressions(rules):
+    with pytest.raises(TypeError, match=r"rules must (map expressions|have regular expressions of type str).*, got "):
+        bb.partition({"kernel": jnp.ones(2)}, rules)
+
+
+@pytest.mark.parametrize("label", [None, b"binary", ["binary"], np.array(["binary", "real"]), "Binary"])
+def test_labels_must_be_binary_or_real(label):
+    with pytest.raises(ValueError, match=r"rules must map to 'binary' or 'real', got .* for 'kernel'"):
+        bb.partition({"kernel": jnp.ones(2)}, {"kernel": label})
+
+
+def test_shapes_are_split_joined_and_counted_as_arrays_are():
+    params = {
+        "norm": {"scale": jnp.ones(3, jnp.bfloat16)},
+        "dense": {"binary_kernel": jnp.ones((4, 3))},
+        "b": jnp.ones(()),
+    }
+    statistics = {"mean": jnp.zeros(3)}
+    shapes = jax.eval_shape(lambda: params)
+    natural, real = bb.partition(shapes)
+    assert natural["dense"]["binary_kernel"] == jax.ShapeDtypeStruct((4, 3), jnp.float32)
+    assert natural["norm"]["scale"] is None
+    assert bb.combine(natural, real) == shapes
+    table = bb.partition_table(natural, real, jax.eval_shape(lambda: statistics))
+    assert table == bb.partition_table(*bb.partition(params), statistics)
+    with pytest.raises(TypeError, match="params must have floating-point arrays as leaves, got int32 at 'kernel'"):
+        bb.partition({"kernel": jax.ShapeDtypeStruct((2,), jnp.int32)}, {"kernel": "binary"})
