@@ -31,10 +31,10 @@ def check_number(name: str, value: Any, condition: str, holds: Callable[[Any], b
     except OverflowError:  # an integer beyond 1.8e308
         finite = False
     except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number {condition}, got {_in_one_line(value)}") from None
+        raise TypeError(f"{name} must be a number {condition}, got {in_one_line(value)}") from None
     if not (finite and accepted):
         wanted = condition if finite else f"finite and {condition}"
-        raise ValueError(f"{name} must be {wanted}, got {_in_one_line(value)}")
+        raise ValueError(f"{name} must be {wanted}, got {in_one_line(value)}")
     return number
 
 
@@ -43,9 +43,9 @@ def check_count(name: str, value: Any, minimum: int) -> int:
     try:
         count = value.__index__()
     except (AttributeError, TypeError):
-        raise TypeError(f"{name} must be an integer, got {_in_one_line(value)}") from None
+        raise TypeError(f"{name} must be an integer, got {in_one_line(value)}") from None
     if isinstance(value, bool) or count < minimum:
-        raise ValueError(f"{name} must be an integer >= {minimum}, got {_in_one_line(value)}")
+        raise ValueError(f"{name} must be an integer >= {minimum}, got {in_one_line(value)}")
     return int(count)
 
 
@@ -53,7 +53,7 @@ def check_key(key: Any, next_name: str) -> None:
     """Raises TypeError where the first argument is not a random key, as when it is forgotten or swapped."""
     is_array = isinstance(key, jax.Array | np.ndarray)
     if not is_array or not (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == np.uint32):
-        raise TypeError(f"key must be a jax.random key and comes first, before {next_name}, got {_in_one_line(key)}")
+        raise TypeError(f"key must be a jax.random key and comes first, before {next_name}, got {in_one_line(key)}")
 
 
 def check_floating(name: str, tree: PyTree) -> None:
@@ -122,7 +122,8 @@ def check_update(grads: PyTree, params_name: str, params: PyTree) -> None:
     check_same_tree("grads", grads, params_name, params)
 
 
-def _in_one_line(value: Any) -> str:
+def in_one_line(value: Any) -> str:
+    """What a value looks like, in 120 characters at most."""
     if isinstance(value, int) and value.bit_length() > 200:  # Python refuses to print the longest
         return f"an integer of {value.bit_length()} bits"
     text = " ".join(repr(value).split())

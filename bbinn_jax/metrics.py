@@ -39,8 +39,9 @@ def in_double(metric: Metric) -> Metric:
         if x.dtype.kind in "OSUMm":
             raise TypeError(f"arrays must hold numbers, got {x.dtype}")
         if jnp.issubdtype(x.dtype, jnp.floating):
-            return x.astype(np.float64)
-        return x.astype(np.int64) if x.dtype.kind == "i" or (x.dtype.kind == "u" and x.max(initial=0) < 2**63) else x
+            return x.astype(np.float64, copy=False)
+        fits = x.dtype.kind == "i" or (x.dtype.kind == "u" and x.max(initial=0) < 2**63)
+        return x.astype(np.int64, copy=False) if fits else x
 
     def narrow(value: jax.Array) -> jax.Array:
         x = np.asarray(value)

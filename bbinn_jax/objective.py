@@ -20,10 +20,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from bbinn_jax import bernoulli
 from bbinn_jax._checks import PyTree, check_count, check_number, path_name
 from bbinn_jax._mapping import over_leading_axis
 from bbinn_jax._tracing import dependence
-from bbinn_jax.bernoulli import fisher_information
 from bbinn_jax.relaxation import relax, relaxed_sample
 
 
@@ -142,7 +142,7 @@ def moment_loss(loss_fn: Callable[..., Any], *, has_aux: bool = False, eps: floa
     def variance_of(x: jax.Array, mean: jax.Array) -> jax.Array:
         # A weight whose mean is -1 or +1 in its dtype is certain. What variance it has left is too small to be of
         # use, and the derivative of the noise's standard deviation is the larger the smaller that is.
-        return jnp.where(jnp.abs(mean) < 1, fisher_information(x), 0)
+        return jnp.where(jnp.abs(mean) < 1, bernoulli.variance(x), 0)
 
     def loss_of_moments(natural: PyTree, key: jax.Array, *args: Any) -> Any:
         mean = _expectation(natural, eps)

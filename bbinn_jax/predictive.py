@@ -107,12 +107,8 @@ def posterior_expectation(
     chunk_size = num_samples if chunk_size is None else check_count("chunk_size", chunk_size, 1)
     chunk_size = min(chunk_size, num_samples)
 
-    def wide(x: Any) -> jax.Array:
-        x = jnp.asarray(x)
-        return x.astype(at_least_float32(x.dtype) if jnp.issubdtype(x.dtype, jnp.inexact) else jnp.float32)
-
     def of_sample(key: jax.Array) -> Any:
-        return jax.tree.map(wide, function(sample(key, natural)))
+        return jax.tree.map(_wide, function(sample(key, natural)))
 
     def add_one(total, value_and_counts):
         value, counts = value_and_counts
@@ -184,8 +180,7 @@ def mixture(probabilities: jax.Array, expected_entropy: jax.Array) -> Prediction
     >>> print(mixture(jnp.array([[0.5, 0.5]]), jnp.zeros(1)).mutual_information)  # each is sure, of something else
     [0.6931472]
     """
-    entropy = _entropy(probabilities)
-    return Prediction(probabilities, entropy, expected_entropy, jnp.maximum(entropy - expected_entropy, 0))
+    return _prediction(probabilities, _entropy(probabilities), expected_entropy)
 
 
 def bernoulli_predictive(
@@ -223,10 +218,9 @@ def bernoulli_predictive(
     """
 
     def predict(weights: PyTree) -> tuple[jax.Array, jax.Array]:
-        logits = jnp.asarray(apply_fn(weights, inputs))
+        logits = _wide(apply_fn(weights, inputs))
         if logits.ndim not in (1, 2):
             raise ValueError(f"apply_fn must return logits [batch] or [batch, label], got shape {logits.shape}")
-        logits = logits.astype(at_least_float32(logits.dtype))
         p = jax.nn.sigmoid(logits)
         return p, p * jax.nn.softplus(-logits) + jax.nn.sigmoid(-logits) * jax.nn.softplus(logits)
 
@@ -234,7 +228,7 @@ def bernoulli_predictive(
         predict, natural, key, num_samples=num_samples, chunk_size=chunk_size
     )
     entropy = _entropy(jnp.stack([probabilities, 1 - probabilities], axis=-1))
-    return Prediction(probabilities, entropy, expected_entropy, jnp.maximum(entropy - expected_entropy, 0))
+    return _prediction(probabilities, entropy, expected_entropy)
 
 
 def gaussian_predictive(
@@ -276,8 +270,8 @@ def gaussian_predictive(
         output = apply_fn(weights, inputs)
         if not (isinstance(output, tuple | list) and len(output) == 2):
             raise TypeError(f"apply_fn must return a pair (mean, std), got {type(output).__name__}")
-        mean, std = (jnp.asarray(x) for x in output)
-        return mean.astype(at_least_float32(mean.dtype)), std.astype(at_least_float32(std.dtype))
+        mean, std = map(_wide, output)
+        return mean, std
 
     # Around the mean of one network: far from 0 the squares of the means themselves would cancel.
     center, _ = moments(mode(natural))
@@ -343,13 +337,24 @@ def mode_predictive(apply_fn: ApplyFn, natural: PyTree, inputs: jax.Array) -> Pr
 
 def _logits(apply_fn: ApplyFn, weights: PyTree, inputs: jax.Array) -> jax.Array:
     """[batch, class] in float32 or wider."""
-    logits = jnp.asarray(apply_fn(weights, inputs))
+    logits = _wide(apply_fn(weights, inputs))
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise ValueError(
             f"apply_fn must return logits [batch, class >= 2], got shape {logits.shape}: "
             "bernoulli_predictive takes one logit, or one for each label, and gaussian_predictive takes numbers"
         )
-    return logits.astype(at_least_float32(logits.dtype))
+    return logits
+
+
+def _wide(x: Any) -> jax.Array:
+    """In float32 or wider."""
+    x = jnp.asarray(x)
+    return x.astype(at_least_float32(x.dtype))
+
+
+def _prediction(probabilities: jax.Array, entropy: jax.Array, expected_entropy: jax.Array) -> Prediction:
+    """With what the networks disagree on; rounding must not make it negative."""
+    return Prediction(probabilities, entropy, expected_entropy, jnp.maximum(entropy - expected_entropy, 0))
 
 
 def _prediction_of_one(logits: jax.Array) -> Prediction:

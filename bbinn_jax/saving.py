@@ -17,7 +17,7 @@ import numpy as np
 import safetensors
 import safetensors.flax
 
-from bbinn_jax._checks import PyTree, _in_one_line, check_floating, path_name
+from bbinn_jax._checks import PyTree, check_floating, in_one_line, path_name
 
 FORMAT = "bbinn_jax posterior 1"
 DTYPES = "bool bfloat16 float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
@@ -84,7 +84,7 @@ def save_posterior(path: str | Path, posterior: Posterior) -> None:
     except (ValueError, RecursionError) as error:  # a loop, too deep, too long an integer: it may have no repr
         raise TypeError(f"config must be what JSON can say, got {type(posterior.config).__name__}: {error}") from None
     except TypeError as error:
-        raise TypeError(f"config must be what JSON can say, got {_in_one_line(posterior.config)}") from error
+        raise TypeError(f"config must be what JSON can say, got {in_one_line(posterior.config)}") from error
     # Whether the names of the leaves tell the trees. They do not tell lists, boxes, integers or names with "/".
     of_dicts = _of_dicts(leaves)
     is_of_dicts = (
@@ -95,8 +95,7 @@ def save_posterior(path: str | Path, posterior: Posterior) -> None:
         )
     )
     text = {"format": FORMAT, "config": config, "nested_dicts": json.dumps(is_of_dicts)}
-    text["sha256"] = _digest(safetensors.flax.save(leaves, text))
-    content = _in_order(safetensors.flax.save(leaves, text))
+    content = _signed(safetensors.flax.save(leaves, text))
     path = Path(path)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     try:
@@ -131,7 +130,7 @@ def load_posterior(path: str | Path, like: Posterior | None = None) -> Posterior
     except Exception as error:  # the parser raises whatever it likes
         raise ValueError(f"{path} is damaged or no safetensors file: {str(error)[:200]}") from error
     if text.get("format") != FORMAT:
-        raise ValueError(f"{path} must be a posterior in the format {FORMAT!r}, got {_in_one_line(text.get('format'))}")
+        raise ValueError(f"{path} must be a posterior in the format {FORMAT!r}, got {in_one_line(text.get('format'))}")
     if text.get("sha256") != _digest(content):
         raise ValueError(f"{path} is damaged: its SHA-256 is not the one it was written with")
     for name, entry in header.items():
@@ -146,7 +145,7 @@ def load_posterior(path: str | Path, like: Posterior | None = None) -> Posterior
     if others or not natural or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in natural):
         raise ValueError(
             f"{path} must hold floating-point natural parameters, and no trees but natural, real and batch_stats, "
-            f"got leaves {_in_one_line(sorted(leaves))}"
+            f"got leaves {in_one_line(sorted(leaves))}"
         )
     if like is None:
         posterior = _of_dicts(leaves) if text.get("nested_dicts", "true") == "true" else None
@@ -210,9 +209,11 @@ def _header(content: bytes) -> dict[str, Any]:
     return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")], object_pairs_hook=once)
 
 
-def _in_order(content: bytes) -> bytes:
-    """The same file with its header in one order: safetensors has another in each process."""
-    header = json.dumps(_header(content), sort_keys=True).encode()
+def _signed(content: bytes) -> bytes:
+    """The same file with its SHA-256, and its header in one order: safetensors has another in each process."""
+    entries = _header(content)
+    entries["__metadata__"]["sha256"] = _digest(content)
+    header = json.dumps(entries, sort_keys=True).encode()
     header += b" " * (-len(header) % 8)
     return len(header).to_bytes(8, "little") + header + content[8 + int.from_bytes(content[:8], "little") :]
 

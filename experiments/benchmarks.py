@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import jax
 import jaxlib
 
-from experiments import benchmark_devices, benchmark_programs, cli, console, runs, timing
+from experiments import benchmark_devices, benchmark_programs, cli, console, endings, runs, timing
 from experiments.benchmark_presets import PRESETS, Config, PartName
 from experiments.timing import Program
 
@@ -66,19 +66,19 @@ TABLES: dict[PartName, Part] = {
 }
 
 
-@cli.command
+@endings.command
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The command line; returns what results.json holds."""
     argv = sys.argv[1:] if argv is None else argv
     if "--quick" in argv and any(argument.split("=")[0] == "--preset" for argument in argv):
-        with cli.user_errors():
+        with endings.user_errors():
             raise ValueError("--quick is short for --preset quick, got --preset as well")
     argv = ["--preset=quick" if argument == "--quick" else argument for argument in argv]
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_enable_compilation_cache", False)  # compilation is timed, too
     config = cli.parse(Config, PRESETS, (), "python -m experiments.benchmarks", argv)
     out = config.out or Path("runs") / f"{EXPERIMENT}-{config.preset}-{config.seed}"
-    with cli.user_errors():
+    with endings.user_errors():
         runs.check(out, EXPERIMENT, config)
         lock = runs.start(out, EXPERIMENT, config)
     with lock:
@@ -102,7 +102,7 @@ def run(config: Config, out: Path) -> dict[str, Any]:
             rows_of_part = measure(config, part, out)
         except RuntimeError as error:  # too little memory, as a rule
             error.add_note(f"{out}/metrics.jsonl has what was measured before")
-            raise OSError(f"part {part}: {cli.first_line(error)}") from error
+            raise OSError(f"part {part}: {endings.first_line(error)}") from error
         write_table(part, rows_of_part)
         rows += rows_of_part
     results = {

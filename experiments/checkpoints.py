@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.cli import first_line
+from experiments.endings import first_line
 
 State = TypeVar("State")
 

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import Progress, TextColumn
 from rich.table import Table
 
-from experiments.cli import printable
+from experiments.endings import printable
 
 PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}  # a path may look like any of them
 _console = Console(**PLAIN)

@@ -29,6 +29,7 @@ from experiments import (
     continual_programs,
     continual_tables,
     data,
+    endings,
     networks,
     prediction,
     reading,
@@ -42,13 +43,13 @@ from experiments.image_classification import stop_if_not_finite
 EXPERIMENT = "continual_learning"
 
 
-@cli.command
+@endings.command
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The command line; returns what results.json holds."""
     config = cli.parse(Config, PRESETS, METHODS, "python -m experiments.continual_learning", argv)
     name = f"{EXPERIMENT}-{config.preset}-{config.method}-prior-{config.prior}-{config.seed}"
     out = config.out or Path("runs") / name
-    with cli.user_errors():
+    with endings.user_errors():
         results = runs.check(out, EXPERIMENT, config)
         beside = read_beside(config.beside)
         if results and results["tasks"] >= (config.stop_after_tasks or config.tasks):
@@ -225,7 +226,7 @@ def train(
     )
     done, seconds = checkpoints.latest(out) or 0, 0.0
     lines_before: str | None = ""
-    with cli.user_errors():
+    with endings.user_errors():
         if done:
             (states, statistics), seconds, lines_before = checkpoints.restore(out, done, (states, statistics), identity)
         history = runs.rewind_metrics(out, lines_before, done, config.seeds, unit="task")

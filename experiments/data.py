@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.endings import first_line
+
 Pixels = tuple[np.ndarray, np.ndarray]  # images [n, height, width, channel] in [0, 1], labels [n]
 
 
@@ -192,14 +194,9 @@ def load_tfds(name: str, splits: tuple[str, ...]) -> list[Pixels]:
         return [_read(builder, split) for split in splits]
     except Exception as error:  # tfds, array_record and pillow raise whatever they like
         raise ValueError(
-            f"data set {name!r} in {folder} cannot be read: {_first_line(error)}; delete that folder and prepare "
+            f"data set {name!r} in {folder} cannot be read: {first_line(error)}; delete that folder and prepare "
             f"it again with: python -m experiments.prepare {name}"
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
 
 
 def _read(builder: Any, split: str) -> Pixels:

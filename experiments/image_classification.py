@@ -21,13 +21,26 @@ import numpy as np
 import bbinn_jax as bb
 from bbinn_jax._checks import path_name
 from bbinn_jax._mapping import over_leading_axis
-from experiments import checkpoints, cli, console, data, methods, networks, plots, prediction, runs, sharding, training
+from experiments import (
+    checkpoints,
+    cli,
+    console,
+    data,
+    endings,
+    methods,
+    networks,
+    plots,
+    prediction,
+    runs,
+    sharding,
+    training,
+)
 from experiments.presets import METHODS, PRESETS, Config
 
 EXPERIMENT = "image_classification"
 
 
-@cli.command
+@endings.command
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The command line; returns what results.json holds."""
     config = cli.parse(Config, PRESETS, METHODS, "python -m experiments.image_classification", argv)
@@ -37,7 +50,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     def start() -> None:
         lock.enter_context(runs.start(out, EXPERIMENT, config))
 
-    with cli.user_errors():
+    with endings.user_errors():
         sharding.join(config)
         results = sharding.on_first(partial(runs.check, out, EXPERIMENT, config))
         if results and results["epochs"] >= (config.stop_after_epochs or config.epochs):
@@ -231,7 +244,7 @@ def train(
     mode = jax.jit(bb.mode)
     first_mode = mode(states.params[0])
     done, seconds, lines_before = sharding.on_first(partial(checkpoints.latest, out)) or 0, 0.0, ""
-    with cli.user_errors():
+    with endings.user_errors():
         if done:
             restore = partial(checkpoints.restore, out, done, states, identity)
             states, seconds, lines_before = sharding.state_on_first(restore, states)
@@ -302,7 +315,7 @@ def stop_if_not_finite(
                 kept = "there is no checkpoint yet" if checkpoint is None else f"{out}/checkpoints/{checkpoint} is kept"
                 name = f"the {what} {path_name(path)}".rstrip()
                 where = f"in step {step} (epoch {epoch}, seed {first_seed + i})"
-                raise SystemExit(cli.printable(f"error: {name} is not finite {where}; {kept}"))
+                raise SystemExit(endings.printable(f"error: {name} is not finite {where}; {kept}"))
 
 
 @jax.jit

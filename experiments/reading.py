@@ -39,18 +39,23 @@ def read(folder: Path) -> Run:
         OSError: a file cannot be read.
     """
     config, metrics, results = (folder / name for name in ("config.json", "metrics.jsonl", "results.json"))
-    run = Run(
+    found = read_object(results) if results.exists() else None
+    return Run(
         read_object(config) if config.exists() else {},
         read_lines(metrics) if metrics.exists() else [],
-        read_object(results) if results.exists() else None,
-        verified=False,
+        found,
+        verified=found is not None and verify(folder, found),
     )
-    if run.results is None or not any(name in run.results for name in DIGESTS):
-        return run
-    for name, digest in digests(folder, run.results).items():
-        if run.results.get(name, "") != digest:
+
+
+def verify(folder: Path, results: dict[str, Any]) -> bool:
+    """Whether results hold digests, all of which are right; raises ValueError, and names the file, where one is not."""
+    if not any(name in results for name in DIGESTS):
+        return False
+    for name, digest in {"sha256": digest_of(results), **digests_beside(folder)}.items():
+        if results.get(name, "") != digest:
             raise ValueError(f"{folder / DIGESTS[name]} is damaged: its SHA-256 is not the one in results.json")
-    return run._replace(verified=True)
+    return True
 
 
 def read_object(path: Path) -> dict[str, Any]:
@@ -64,14 +69,18 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [_object(line, f"{path} is damaged in line {i}") for i, line in enumerate(lines, start=1)]
 
 
-def digests(folder: Path, results: dict[str, Any]) -> dict[str, str | None]:
-    """What the fields of `DIGESTS` must hold: of results as they are but for "sha256"; None for a file not there."""
+def digest_of(results: dict[str, Any]) -> str:
+    """What the field "sha256" of results must hold: the digest of all the others."""
     text = json.dumps({name: x for name, x in results.items() if name != "sha256"}, sort_keys=True, default=str)
-    values: dict[str, str | None] = {"sha256": hashlib.sha256(text.encode()).hexdigest()}
-    for name in ("sha256_of_config", "sha256_of_metrics"):
-        path = folder / DIGESTS[name]
-        values[name] = hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None
-    return values
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def digests_beside(folder: Path) -> dict[str, str | None]:
+    """What the other fields of `DIGESTS` must hold: the digests of the files; None for one that is not there."""
+    paths = {name: folder / file for name, file in DIGESTS.items() if name != "sha256"}
+    return {
+        name: hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None for name, path in paths.items()
+    }
 
 
 def _object(text: bytes, complaint: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ import numpy as np
 import optax
 
 import bbinn_jax as bb
-from experiments import cli, console, full_batch, networks, plots, prediction, runs
+from experiments import cli, console, endings, full_batch, networks, plots, prediction, runs
 from experiments.ranges import check_ranges
 
 EXPERIMENT = "regression"
@@ -77,12 +77,12 @@ class Data(NamedTuple):
     gap: np.ndarray  # of the inputs, from and to
 
 
-@cli.command
+@endings.command
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The command line; returns what results.json holds."""
     config = cli.parse(Config, PRESETS, (), "python -m experiments.regression", argv)
     out = config.out or Path("runs") / f"{EXPERIMENT}-{config.preset}-{config.seed}"
-    with cli.user_errors():
+    with endings.user_errors():
         runs.check(out, EXPERIMENT, config)
         for name in ("num_train", "noise"):
             if config.data is not None and getattr(config, name) != getattr(PRESETS[config.preset](), name):

@@ -8,10 +8,8 @@ Reads what the runs wrote and nothing else, so it starts without JAX.
 
 import argparse
 import dataclasses
-import io
 import json
 import os
-import sys
 import textwrap
 import warnings
 from collections import Counter
@@ -21,15 +19,15 @@ from pathlib import Path
 from statistics import fmean, pstdev
 from typing import Any, NamedTuple, TypeVar
 
-os.environ["MPLBACKEND"] = "agg"  # figures become files; the backend of a notebook kernel may not exist here
-
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from rich.console import Console
 from rich.table import Table
 
-from experiments import cli, reading
+from experiments import endings, reading
+from experiments.console import PLAIN
+from experiments.endings import printable
 from experiments.presets import METHODS, PRESETS
 
 # Test accuracy in percent, mean and standard deviation of 5 runs: arXiv 2002.10778, table 10.
@@ -139,6 +137,7 @@ class Row(NamedTuple):
         return str(self.epochs) if self.epochs == total else f"{self.epochs} of {total}"
 
 
+@endings.command
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser("python -m experiments.report", description="Table and figure of image runs.")
@@ -147,11 +146,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--markdown", action="store_true", help="print the table as markdown")
     arguments = parser.parse_args(argv)
     figure_path = arguments.out or arguments.folders[0] / "report.png"
-    with cli.user_errors():
-        if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal may know ASCII alone
-            sys.stdout.reconfigure(errors="backslashreplace")
+    with endings.user_errors():
         if figure_path.suffix != ".png":
-            raise ValueError(f"--out must name a .png file, got {printable(figure_path)}")
+            raise ValueError(f"--out must name a .png file, got {printable(str(figure_path))}")
         runs, told = find(arguments.folders)
         rows, repeats = average(runs)
         table = [cells(row) for row in rows]
@@ -162,11 +159,6 @@ def main(argv: list[str] | None = None) -> None:
         else:
             write(table)
         print("\n".join((EXPLANATION, *map(printable, (*repeats, *told, figure)))))
-
-
-def printable(text: Any) -> str:
-    """Text as one line that is safe on a terminal: escape codes and ends of lines are written as Python writes them."""
-    return "".join(x if x.isprintable() else repr(x)[1:-1] for x in str(text))
 
 
 def find(folders: list[Path]) -> tuple[list[Run], list[str]]:
@@ -183,7 +175,7 @@ def find(folders: list[Path]) -> tuple[list[Run], list[str]]:
 
     for folder in folders:
         if not folder.is_dir():
-            raise ValueError(f"no such folder: {printable(folder)}")
+            raise ValueError(f"no such folder: {printable(str(folder))}")
         walk = os.walk(folder, onerror=tell_folder)
         paths = sorted(Path(here, x) for here, dirs, files in walk for x in dirs + files if x.endswith(".json"))
         for path in paths:
@@ -239,7 +231,7 @@ def read(path: Path) -> list[Run]:
         errors = {x.epoch: 100 - 100 * x.test_accuracy_mode for x in metrics if x.seed in (None, results.seed)}
         runs.append(Run(path, results, changes, total_epochs, minutes, errors))
     if in_run_folder:
-        reading.read(path.parent)  # raises where a digest says that a file was changed
+        reading.verify(path.parent, content)
     return runs
 
 
@@ -343,7 +335,7 @@ def write(table: list[list[str]]) -> None:
     view = Table(*COLUMNS)
     for line in table:
         view.add_row(*line)
-    console = Console(markup=False, emoji=False, highlight=False)
+    console = Console(**PLAIN)
     console.width = max(console.width, 140)
     console.print(view)
 

@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from experiments import checkpoints, console, reading
-from experiments.cli import printable
+from experiments.endings import printable
 
 Config = TypeVar("Config")
 
@@ -239,8 +239,8 @@ def rewind_metrics(
 
 def write_results(folder: Path, results: dict[str, Any]) -> dict[str, Any]:
     """Writes results.json with the digests that `reading.read` asks for, and returns all that it holds."""
-    results = results | {name: x for name, x in reading.digests(folder, results).items() if name != "sha256"}
-    results |= {"sha256": reading.digests(folder, results)["sha256"]}
+    results = results | reading.digests_beside(folder)
+    results |= {"sha256": reading.digest_of(results)}
     write_json(folder / "results.json", results)
     return results
 

@@ -19,7 +19,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from experiments.cli import first_line
+from experiments.endings import first_line
 
 DATA, SAMPLE = "data", "sample"
 Result = TypeVar("Result")

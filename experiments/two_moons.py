@@ -22,7 +22,7 @@ import optax
 from sklearn.datasets import make_moons
 
 import bbinn_jax as bb
-from experiments import cli, console, full_batch, networks, plots, prediction, runs
+from experiments import cli, console, endings, full_batch, networks, plots, prediction, runs
 
 EXPERIMENT = "two_moons"
 NUM_TEST = 1000
@@ -49,12 +49,12 @@ class Data(NamedTuple):
     labels: jax.Array
 
 
-@cli.command
+@endings.command
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The command line; returns what results.json holds."""
     config = cli.parse(Config, PRESETS, (), "python -m experiments.two_moons", argv)
     out = config.out or Path("runs") / f"{EXPERIMENT}-{config.preset}-{config.seed}"
-    with cli.user_errors():
+    with endings.user_errors():
         runs.check(out, EXPERIMENT, config)
         train, test = (moons(config, n, stream) for stream, n in enumerate((config.num_train, NUM_TEST)))
         model = networks.TanhMLP(config.hidden)

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bbinn_jax as bb
-from experiments import cli, console, data, image_classification, plots, prediction, presets, runs
+from experiments import cli, console, data, endings, image_classification, plots, prediction, presets, runs
 from experiments.foreign import foreign_images
 from experiments.ranges import LARGEST, MOST_EPOCHS, MOST_SEEDS, check_ranges
 
@@ -67,12 +67,12 @@ CONFIGS: dict[str, Callable[[], Config]] = {name: partial(Config, preset=name) f
 Answers = dict[str, bb.Prediction]  # of a predictor, by the title of the images
 
 
-@cli.command
+@endings.command
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """The command line; returns what results.json holds."""
     config = cli.parse(Config, CONFIGS, (), "python -m experiments.uncertainty", argv)
     out = config.out or Path("runs") / f"{EXPERIMENT}-{config.preset}-{config.seed}"
-    with cli.user_errors():
+    with endings.user_errors():
         results = runs.check(out, EXPERIMENT, config)
         if results:
             console.write(f"run folder {out} holds a finished comparison, nothing is left to do")
@@ -93,7 +93,7 @@ def run(config: Config, dataset: data.Dataset, foreign: dict[str, jax.Array], ou
     shown: dict[str, Answers] = {}
     for seed in range(config.seed, config.seed + config.seeds):
         paths = train_networks(config, seed, out)
-        with cli.user_errors():
+        with endings.user_errors():
             ste = [load(path, dataset) for path in paths["ste"]]
             bayesbinn = load(paths["bayesbinn"][0], dataset)
         held_back = ste[0].held_back

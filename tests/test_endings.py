@@ -14,9 +14,9 @@ import pytest
 
 from experiments import (
     benchmarks,
-    cli,
     console,
     continual_learning,
+    endings,
     full_batch,
     image_classification,
     prediction,
@@ -115,7 +115,7 @@ def test_no_terminal_no_home_no_backend(tmp_path):
         "def unknown(uid): raise KeyError(uid)\n"
         "pwd.getpwuid = unknown\n"
         "sys.argv = ['-m', *sys.argv[1:]]\n"
-        "from experiments import two_moons, cli\n"
+        "from experiments import two_moons\n"
         "import jax; jax.config.update('jax_compilation_cache_dir', None)\n"
         "two_moons.main()\n"
     )
@@ -189,7 +189,7 @@ def test_table_shows_any_text(capsys):
 
 
 def test_printable():
-    assert cli.printable("a b é\t\x1b\u202e\udcff") == "a b é\\t\\x1b\\u202e\\udcff"
+    assert endings.printable("a b é\t\x1b\u202e\udcff") == "a b é\\t\\x1b\\u202e\\udcff"
 
 
 # What is not finite ---------------------------------------------------------------------------------------------------

@@ -382,3 +382,8 @@ def test_predictions_of_an_exported_program_come_back(name, key):
     kept = jax.export.export(program)(MATRIX, key, INPUTS).serialize()
     read = jax.export.deserialize(kept).call(MATRIX, key, INPUTS)
     assert type(read) is type(program(MATRIX, key, INPUTS))
+
+
+def test_gaussian_predictive_takes_an_integer_for_the_noise(key):
+    p = bb.gaussian_predictive(lambda w, x: (x @ w, 1), MATRIX, key, INPUTS, num_samples=2)
+    np.testing.assert_array_equal(p.aleatoric_std, np.ones((5, 3)))
