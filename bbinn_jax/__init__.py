@@ -15,9 +15,9 @@ from bbinn_jax.bernoulli import sample as sample
 from bbinn_jax.bimu import bimu as bimu
 from bbinn_jax.bop import bop as bop
 from bbinn_jax.diagnostics import entropy_bits_per_weight as entropy_bits_per_weight
-from bbinn_jax.layers import BinaryConv as BinaryConv
-from bbinn_jax.layers import BinaryDense as BinaryDense
-from bbinn_jax.layers import natural_initializer as natural_initializer
+from bbinn_jax.linen import BinaryConv as BinaryConv
+from bbinn_jax.linen import BinaryDense as BinaryDense
+from bbinn_jax.linen import natural_initializer as natural_initializer
 from bbinn_jax.objective import expected_loss as expected_loss
 from bbinn_jax.objective import moment_loss as moment_loss
 from bbinn_jax.partition import combine as combine

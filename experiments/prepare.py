@@ -10,7 +10,7 @@ read what it leaves in TFDS_DATA_DIR (or ~/tensorflow_datasets).
 import argparse
 import sys
 
-from experiments.data import data_dir
+from experiments.common.data import data_dir
 
 DATASETS = ("mnist", "cifar10", "cifar100")
 

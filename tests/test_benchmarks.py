@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import benchmark_programs, benchmarks, timing
-from experiments.benchmark_presets import PARTS, PRESETS, Config
-from experiments.benchmarks import main
+from experiments.benchmarks import __main__ as benchmarks
+from experiments.benchmarks import programs as benchmark_programs
+from experiments.benchmarks.__main__ import main, timing
+from experiments.benchmarks.presets import PARTS, PRESETS, Config
 from tests.commands import refused
 
 TINY = (

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import bbinn_jax as bb
-from experiments import checkpoints
+from experiments.common import checkpoints
 
 
 def make_state(seed=0):

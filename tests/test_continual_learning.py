@@ -9,9 +9,9 @@ import pytest
 from matplotlib.image import imread
 
 import bbinn_jax as bb
-from experiments import checkpoints, data, tasks
-from experiments.continual_learning import load_network, main
-from experiments.continual_presets import METHODS
+from experiments.common import checkpoints, data
+from experiments.continual_learning.__main__ import load_network, main, tasks
+from experiments.continual_learning.presets import METHODS
 from tests import commands
 from tests.commands import kill, process_of, refused
 from tests.test_resume import results_of, state_of

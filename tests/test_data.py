@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import data, prepare, regression
+from experiments import prepare
+from experiments.common import data
+from experiments.regression import __main__ as regression
 
 DATA_SETS = {  # name: version, shape and file format of the images, classes
     "mnist": ("3.0.1", (28, 28, 1), "PNG", 10),

@@ -12,19 +12,13 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments import (
-    benchmarks,
-    console,
-    continual_learning,
-    endings,
-    full_batch,
-    image_classification,
-    prediction,
-    regression,
-    runs,
-    two_moons,
-    uncertainty,
-)
+from experiments.benchmarks import __main__ as benchmarks
+from experiments.common import console, endings, full_batch, prediction, runs
+from experiments.continual_learning import __main__ as continual_learning
+from experiments.image_classification import __main__ as image_classification
+from experiments.regression import __main__ as regression
+from experiments.two_moons import __main__ as two_moons
+from experiments.uncertainty import __main__ as uncertainty
 from tests.commands import process_of
 
 ODD_NAME = "a[/x] :smile: \x1b[31m\né"

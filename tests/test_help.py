@@ -5,7 +5,12 @@ import inspect
 
 import pytest
 
-from experiments import benchmark_presets, continual_presets, full_batch, presets, regression, two_moons, uncertainty
+from experiments.benchmarks import presets as benchmark_presets
+from experiments.common import full_batch, presets
+from experiments.continual_learning import presets as continual_presets
+from experiments.regression import __main__ as regression
+from experiments.two_moons import __main__ as two_moons
+from experiments.uncertainty import __main__ as uncertainty
 
 VERBS = (
     "Averages Chooses Continues Divides Draws Drops Ends Evaluates Gives Holds Is Looks Measures Moves Multiplies "

@@ -10,9 +10,9 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import bbinn_jax as bb
-from experiments import data, reading, runs
-from experiments.image_classification import load_network, main
-from experiments.presets import Config
+from experiments.common import data, reading, runs
+from experiments.common.presets import Config
+from experiments.image_classification.__main__ import load_network, main
 
 QUICK = ["--preset", "digits", "--hidden", "32", "--epochs", "4", "--eval-samples", "3"]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import bbinn_jax as bb
-from experiments import networks
+from experiments.common import networks
 
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(6, 8, 8, 3)), jnp.float32)
 

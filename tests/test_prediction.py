@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import bbinn_jax as bb
-from experiments import console, data, methods, networks, prediction, training
-from experiments.presets import PRESETS
+from experiments.common import console, data, methods, networks, prediction, training
+from experiments.common.presets import PRESETS
 
 RNG = np.random.default_rng(0)
 IMAGES = jnp.asarray(RNG.normal(size=(90, 4, 4, 1)) + 0.5, jnp.float32)

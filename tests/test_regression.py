@@ -9,8 +9,9 @@ import pytest
 from matplotlib.image import imread
 
 import bbinn_jax as bb
-from experiments import networks, regression
-from experiments.regression import Config, main
+from experiments.common import networks
+from experiments.regression import __main__ as regression
+from experiments.regression.__main__ import Config, main
 from tests.commands import refused, without_times
 
 QUICK = ["--steps", "250", "--hidden", "8"]

@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from bbinn_jax import BinaryDense
-from experiments import checkpoints, data, methods, reading, runs, training
-from experiments.image_classification import main, stop_if_not_finite
-from experiments.presets import METHODS, PRESETS
+from experiments.common import checkpoints, data, methods, reading, runs, training
+from experiments.common.presets import METHODS, PRESETS
+from experiments.image_classification.__main__ import main, stop_if_not_finite
 from tests import commands
 from tests.commands import kill, process_of
 from tests.test_image_classification import content_of, read_metrics

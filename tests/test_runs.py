@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from experiments import checkpoints, reading, runs, two_moons
-from experiments.image_classification import main
-from experiments.presets import Config
+from experiments.common import checkpoints, reading, runs
+from experiments.common.presets import Config
+from experiments.image_classification.__main__ import main
+from experiments.two_moons import __main__ as two_moons
 from tests.commands import without_times
 from tests.test_image_classification import content_of
 

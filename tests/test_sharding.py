@@ -15,9 +15,10 @@ import numpy as np
 import pytest
 
 import bbinn_jax as bb
-from experiments import data, methods, sharding, training
-from experiments.image_classification import main, make_network, split
-from experiments.presets import PRESETS
+from experiments.common import data, methods, training
+from experiments.common import devices as sharding
+from experiments.common.presets import PRESETS
+from experiments.image_classification.__main__ import main, make_network, split
 from tests import commands
 from tests.test_image_classification import content_of, read_metrics
 

@@ -9,9 +9,10 @@ import optax
 import pytest
 
 import bbinn_jax as bb
-from experiments import prediction, tasks, training
-from experiments.data import Split
-from experiments.networks import MLP
+from experiments.common import prediction, training
+from experiments.common.data import Split
+from experiments.common.networks import MLP
+from experiments.continual_learning import tasks
 
 KEY = jax.random.key(0)
 NUM_IMAGES, NUM_PIXELS = 60, 12

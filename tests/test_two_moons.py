@@ -8,7 +8,7 @@ import pytest
 from matplotlib.image import imread
 
 import bbinn_jax as bb
-from experiments.two_moons import Config, load_network, main, moons
+from experiments.two_moons.__main__ import Config, load_network, main, moons
 from tests.commands import refused, without_times
 
 QUICK = ["--steps", "250", "--hidden", "8"]

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 import bbinn_jax as bb
-from experiments import data, foreign, uncertainty
-from experiments.networks import MLP
+from experiments.common import data
+from experiments.common.networks import MLP
+from experiments.uncertainty import __main__ as uncertainty
+from experiments.uncertainty import foreign
 
 SHORT = ["--preset", "digits", "--epochs", "2", "--seeds", "2", "--ensemble", "2", "--eval-images", "100"]
 PREDICTORS = ["STE", "STE, 2 networks", "BayesBiNN, mode", *(f"BayesBiNN, mean of {n}" for n in (1, 5, 10, 30, 100))]

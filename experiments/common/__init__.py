@@ -1,0 +1,1 @@
+"""What the experiments share; it imports none of them."""

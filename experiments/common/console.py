@@ -1,0 +1,133 @@
+"""What a run says on the terminal: one line an epoch, and a table at its end."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import Progress, TextColumn
+from rich.table import Table
+
+from experiments.common.endings import printable
+
+PLAIN: dict[str, Any] = {"markup": False, "emoji": False, "highlight": False}  # a path may look like any of them
+_console = Console(**PLAIN)
+if _console.width < 1:  # of COLUMNS=0, where rich would print nothing at all
+    _console.width = 80
+
+
+def write(*lines: str) -> None:
+    """Prints lines as they are, above a progress bar where there is one; what cannot be printed is escaped."""
+    for line in lines:
+        _console.print(printable(line), soft_wrap=True)
+
+
+def epochs(first: int, last: int, unit: str = "epoch") -> Iterator[tuple[int, Callable[[str], None]]]:
+    """Counts epochs (or tasks) and shows the progress: a moving line on a terminal, elsewhere a line a second at most.
+
+    Yields ``(epoch, report)``; ``report(text)`` tells what the epoch gave. The time
+    left is that of the epochs done so far; compilation must be over before.
+    """
+    start = printed = time.perf_counter()
+    is_terminal = _console.is_terminal
+    with Progress(
+        TextColumn("{task.description}", markup=False), console=_console, disable=not is_terminal
+    ) as progress:
+        task = progress.add_task(f"{unit} {first}")
+        for epoch in range(first, last + 1):
+
+            def report(text: str, epoch: int = epoch) -> None:
+                nonlocal printed
+                now = time.perf_counter()
+                seconds = (now - start) / (epoch - first + 1)
+                rate = f"{1 / seconds:.1f} {unit}s/s" if seconds < 1 else f"{seconds:.1f} s/{unit}"
+                left = _duration(seconds * (last - epoch))
+                text = f"{unit} {epoch:>{len(str(last))}}/{last}  {text}  {rate}  {left} left"
+                progress.update(task, description=text)
+                if not is_terminal and (now - printed >= 1 or epoch == last):
+                    printed = now
+                    print(text, flush=True)
+
+            yield epoch, report
+
+
+def write_results(results: dict[str, Any]) -> None:
+    """The closing table of an image run: mode and mean side by side, and what the posterior knows."""
+    predictors = [name for name in ("mode", "mean") if results[f"test_accuracy_{name}"] is not None]
+    titles = {
+        "mode": "mode" if results["num_binary_weights"] else "network",
+        "mean": f"mean of {results['eval_samples']}",
+    }
+    seeds = f", mean +- std of {results['seeds']} seeds" if "seeds" in results else ""
+    rows = []
+    for score, title, style in (
+        ("test_accuracy_{}", "accuracy", "{:.2%}"),
+        ("test_nll_{}", "negative log likelihood (nats)", "{:.4f}"),
+        ("test_brier_{}", "Brier score", "{:.4f}"),
+        ("test_ece_{}", "expected calibration error", "{:.4f}"),
+        ("output_temperature_{}", "output temperature fitted on validation images", "{:.3f}"),
+        ("test_nll_{}_scaled", "negative log likelihood at it (nats)", "{:.4f}"),
+        ("test_ece_{}_scaled", "expected calibration error at it", "{:.4f}"),
+    ):
+        cells = [style.format(results[score.format(name)]) for name in predictors]
+        if seeds:
+            stds = [style.format(results[f"{score.format(name)}_std"]) for name in predictors]
+            cells = [f"{cell} +- {std}" for cell, std in zip(cells, stds, strict=True)]
+        rows.append((title, *cells))
+    write_table(
+        f"{results['dataset']} test set, {results['method']}, {results['epochs']} epochs{seeds}",
+        ("", *(titles[name] for name in predictors)),
+        rows,
+    )
+    if "mean" in predictors:
+        write(
+            "mode: the one most probable network, "
+            "mean: the average of the probabilities of networks drawn from the posterior"
+        )
+    write_totals(results)
+
+
+def write_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table of text; all columns but the first are aligned to the right."""
+    table = Table(title=printable(title))
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left")
+    for row in rows:
+        table.add_row(*row)
+    wide = Console(**PLAIN)
+    wide.width = max(wide.width, 170)  # a line longer than the window is better than numbers broken in two
+    wide.print(table)
+
+
+def write_totals(results: dict[str, Any]) -> None:
+    """How many weights there are, what the posterior knows of them, and the times."""
+    binary, real = results["num_binary_weights"], results["num_real_parameters"]
+    counts = f"{real:,} real {'parameter' if real == 1 else 'parameters'}"
+    write(f"{binary:,} binary weights ({binary / 8e3:,.1f} kB at one bit each) and {counts}" if binary else counts)
+    if results["posterior_entropy_bits_per_weight"] is not None:
+        write(diagnosis(results))
+    write(f"trained in {_duration(results['wall_seconds'])}, compiled in {_duration(results['compile_seconds'])}")
+
+
+def diagnosis(results: dict[str, Any]) -> str:
+    """What became of the posterior, in one line, and which flag to turn where nothing good did."""
+    entropy, flipped = results["posterior_entropy_bits_per_weight"], results["flipped_since_start"]
+    text = (
+        f"posterior: entropy {entropy:.3f} bits per weight, {results['saturated_share']:.1%} of the weights are "
+        f"decided to 99 %, {flipped:.1%} have another sign than at the start"
+    )
+    if flipped < 0.001:
+        return f"{text}; it never moved: raise --learning-rate or --epochs, or lower --init-scale"
+    if entropy < 0.01:
+        return f"{text}; it is saturated and every sample is the mode: --noise activations with a lower --learning-rate"
+    if entropy > 0.95:
+        return f"{text}; it fell back to its prior: lower --kl-weight"
+    return text
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min {seconds:02} s" if minutes else f"{seconds} s"

@@ -1,0 +1,221 @@
+"""What trained networks answer, and how good their answers are."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import bbinn_jax as bb
+from bbinn_jax._checks import path_name
+from experiments.common.data import Dataset
+from experiments.common.training import Method, State
+
+ApplyFn = Callable[[Any, jax.Array], jax.Array]
+SCORES = {
+    "accuracy": bb.metrics.accuracy,
+    "nll": bb.metrics.negative_log_likelihood,
+    "brier": bb.metrics.brier_score,
+    "ece": bb.metrics.expected_calibration_error,
+}
+
+
+class Network(NamedTuple):
+    """A network that a run has kept, ready to predict.
+
+    Attributes:
+        posterior: what its file holds. A posterior's ``natural`` are natural parameters, those of other methods what
+            they trained; the weights of the network that is shipped are ``bb.mode(natural)``, but for full_precision,
+            whose ``natural`` are the weights.
+        apply_fn: ``apply_fn(weights, inputs)`` gives the output of the network for any weights, the mode or a sample.
+        preprocess: makes inputs of what was measured: ``(x - input_mean) / input_std``, both in ``posterior.config``.
+    """
+
+    posterior: bb.Posterior
+    apply_fn: ApplyFn
+    preprocess: Callable[[Any], jax.Array]
+
+
+def preprocessing(config: dict[str, Any], dtype: Any = np.float32) -> Callable[[Any], jax.Array]:
+    """Standardizes inputs as those of training were, given the config of a kept network."""
+    mean, std = (np.asarray(config[name], dtype) for name in ("input_mean", "input_std"))
+    return lambda inputs: jnp.asarray((np.asarray(inputs, dtype) - mean) / std, jnp.float32)
+
+
+def kept_state(kept: bb.Posterior) -> State:
+    """A kept network as a state, for what predicts; it has no optimizer to train on with."""
+    return State((kept.natural, kept.real), None, kept.batch_stats or {}, jnp.zeros((), jnp.int32))
+
+
+def network(model: nn.Module, state: State, reference: jax.Array, batch_size: int = 1000) -> ApplyFn:
+    """The network in prediction, a function ``apply_fn(weights, images)``.
+
+    Args:
+        model: it has fields ``dropout`` and ``batch_norm_decay``.
+        state: of one seed.
+        reference: training images. Each network that predicts has the statistics of its own
+            activations on them in its batch norms; where there are none, those kept in training.
+        batch_size: images at a time, so that memory does not grow with their number.
+    """
+
+    def apply_fn(weights: Any, images: jax.Array) -> jax.Array:
+        variables = {
+            "params": bb.combine(weights, state.params[1]),
+            "batch_stats": statistics(model, state, weights, reference, batch_size),
+        }
+        return jax.lax.map(
+            lambda image: model.apply(variables, image[None], train=False)[0], images, batch_size=batch_size
+        )
+
+    return apply_fn
+
+
+def statistics(model: nn.Module, state: State, weights: Any, reference: jax.Array, batch_size: int = 1000) -> Any:
+    """The batch-norm statistics of a network that predicts: its own on reference images, or those of training."""
+    if not (len(reference) and state.batch_stats):
+        return state.batch_stats
+    return reestimate(model, bb.combine(weights, state.params[1]), state.batch_stats, reference, batch_size)
+
+
+def reestimate(model: nn.Module, params: Any, batch_stats: Any, images: jax.Array, batch_size: int) -> Any:
+    """The batch-norm statistics that one network has on images; a last incomplete batch is left out."""
+    measuring: Any = model.clone(dropout=0.0)  # type: ignore[call-arg]
+    batch_size = min(batch_size, len(images))
+    num_batches = len(images) // batch_size
+    batches = images[: num_batches * batch_size].reshape(num_batches, batch_size, *images.shape[1:])
+
+    def update(batch_stats: Any, batch: jax.Array) -> Any:
+        variables = {"params": params, "batch_stats": batch_stats}
+        return measuring.apply(variables, batch, train=True, mutable=["batch_stats"])[1]["batch_stats"]
+
+    return bb.recalibrate_batch_norm(update, batch_stats, batches)
+
+
+def predict(
+    method: Method,
+    model: nn.Module,
+    num_samples: int,
+    dataset: Dataset,
+    state: State,
+    key: jax.Array,
+    validation: jax.Array,
+    reference: jax.Array,
+) -> dict[str, tuple[bb.Prediction, bb.Prediction]]:
+    """What one seed's predictors, "mode" and where there is a posterior "mean", say of test and validation images.
+
+    Args:
+        method, model: what was trained.
+        num_samples: networks in the mean.
+        dataset: all images.
+        state: of one seed.
+        key: for the samples.
+        validation, reference: indices of training images, the latter as for `network`.
+    """
+    apply_fn = network(model, state, dataset.train.images[reference])
+    images = jnp.concatenate([dataset.test.images, dataset.train.images[validation]])
+    predictions = {"mode": predict_mode(method, apply_fn, state, images)}
+    if method.is_posterior:
+        # One network at a time: memory does not grow with their number.
+        predictions["mean"] = bb.posterior_predictive(
+            apply_fn, state.params[0], key, images, num_samples=num_samples, chunk_size=1
+        )
+    num_test = len(dataset.test.labels)
+    return {name: (part(p, slice(num_test)), part(p, slice(num_test, None))) for name, p in predictions.items()}
+
+
+def part(tree: Any, index: Any) -> Any:
+    """A part of each array along its first axis."""
+    return jax.tree.map(lambda x: x[index], tree)
+
+
+def predict_mode(method: Method, apply_fn: ApplyFn, state: State, images: jax.Array) -> bb.Prediction:
+    """The prediction of the network that is shipped."""
+    weights = shipped(method, state)
+    return bb.mode_predictive(lambda _, images: apply_fn(weights, images), weights, images)
+
+
+def shipped(method: Method, state: State) -> Any:
+    """The weights of the network that is shipped: the mode, or the real weights themselves."""
+    return bb.mode(state.params[0]) if method.is_binary else state.params[0]
+
+
+def evaluate_epoch(
+    method: Method,
+    model: nn.Module,
+    temperature: float,
+    dataset: Dataset,
+    state: State,
+    modes: tuple[Any, Any],
+    validation: jax.Array,
+    reference: jax.Array,
+) -> dict[str, Any]:
+    """How the network of one seed does after an epoch, what the posterior looks like and how far it has moved.
+
+    Args:
+        method, model: what is trained.
+        temperature: of the relaxed samples.
+        dataset: all images.
+        state: after the epoch.
+        modes: the binary weights before the first epoch, and before this one.
+        validation, reference: indices of training images, as for `network`.
+
+    Returns:
+        Scalars by name; None where the method has no such thing.
+    """
+    apply_fn = network(model, state, dataset.train.images[reference])
+    natural = state.params[0]
+    on_validation = predict_mode(method, apply_fn, state, dataset.train.images[validation])
+    on_test = predict_mode(method, apply_fn, state, dataset.test.images)
+    values = {
+        "validation_accuracy": bb.metrics.accuracy(on_validation.probabilities, dataset.train.labels[validation]),
+        "test_accuracy_mode": bb.metrics.accuracy(on_test.probabilities, dataset.test.labels),
+        "test_nll_mode": bb.metrics.negative_log_likelihood(on_test.probabilities, dataset.test.labels),
+        "flip_rate": bb.diagnostics.flip_rate(natural, modes[1]) if method.is_binary else None,
+        "flipped_since_start": bb.diagnostics.flip_rate(natural, modes[0]) if method.is_binary else None,
+        "posterior_entropy_bits_per_weight": None,
+    }
+    if not method.is_posterior:
+        return values
+    kl = bb.bernoulli.kl_divergence(natural, 0.0)
+    return values | {
+        "posterior_entropy_bits_per_weight": bb.entropy_bits_per_weight(natural),
+        "saturated_share": bb.diagnostics.saturated_share(natural),
+        "frozen_share": bb.diagnostics.frozen_share(natural, temperature=temperature),
+        "kl_nats": kl,
+        "kl_bits": kl / jnp.log(2),
+        **{
+            f"entropy_bits_per_weight/{path_name(path)}": value
+            for path, value in jax.tree_util.tree_leaves_with_path(jax.tree.map(bb.entropy_bits_per_weight, natural))
+        },
+    }
+
+
+def scores(
+    name: str, prediction: tuple[bb.Prediction, bb.Prediction], labels: tuple[jax.Array, jax.Array]
+) -> dict[str, float]:
+    """Scores of a predictor by that name, as they are and with an output temperature fitted on validation images.
+
+    ``prediction`` and ``labels`` are those of the test images, and of the validation images.
+    """
+    as_they_are, scaled, t = _scores(prediction, labels)
+    values = {f"test_{score}_{name}": value for score, value in as_they_are.items()}
+    values[f"output_temperature_{name}"] = t
+    values |= {f"test_{score}_{name}_scaled": scaled[score] for score in SCORES if score != "accuracy"}  # the same
+    return {key: float(value) for key, value in values.items()}
+
+
+@jax.jit  # one program instead of a hundred
+def _scores(prediction: tuple[bb.Prediction, bb.Prediction], labels: tuple[jax.Array, jax.Array]) -> Any:
+    on_test, on_validation = prediction
+    test_labels, validation_labels = labels
+    t = bb.calibration.fit_output_temperature(on_validation.probabilities, validation_labels)
+
+    def all_scores(probabilities: jax.Array) -> dict[str, jax.Array]:
+        values = {score: function(probabilities, test_labels) for score, function in SCORES.items()}
+        equal_mass = bb.metrics.expected_calibration_error(probabilities, test_labels, equal_mass=True)
+        return values | {"ece_equal_mass": equal_mass}
+
+    probabilities = on_test.probabilities
+    return all_scores(probabilities), all_scores(bb.calibration.apply_output_temperature(probabilities, t)), t

@@ -1,0 +1,313 @@
+"""The run folder: config.json, metrics.jsonl (a line an epoch and seed), checkpoints, results.json, figures.
+
+results.json appears last and whole: a folder that holds one holds a finished run.
+"""
+
+import contextlib
+import dataclasses
+import fcntl
+import json
+import os
+import shlex
+import shutil
+import statistics
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+
+from experiments.common import checkpoints, console, reading
+from experiments.common.endings import printable
+
+Config = TypeVar("Config")
+
+# Fields of a config that change where a run goes, how far and on what devices, and not what it computes.
+NOT_OF_THE_RUN = (
+    "out",
+    "overwrite",
+    "resume",
+    "stop_after_epochs",
+    "stop_after_tasks",
+    "checkpoint_seconds",
+    "beside",
+    "data_parallel",
+    "sample_parallel",
+    "distributed",
+    "coordinator_address",
+    "num_processes",
+    "process_id",
+)
+
+
+# What runs leave in their folder: all of it goes with --overwrite, and what else lies there stays.
+UNFINISHED = ("*.partial", "*.unfinished", "checkpoints.removed", "checkpoints/*.orbax-checkpoint-tmp*")
+FILES = (
+    "results.json",
+    "metrics.jsonl",
+    "figure.png",
+    "weights.png",
+    "network-*.safetensors",
+    "checkpoints",
+    "networks",
+    *UNFINISHED,
+)
+
+
+def check(folder: Path, experiment: str, config: Any) -> dict[str, Any] | None:
+    """Checks that the run of a config may go into a folder.
+
+    Returns:
+        With ``config.resume`` the results of the finished run that is there already, if there is one; what is damaged
+        is none, and the checkpoint can replace it.
+
+    Raises:
+        FileExistsError: the folder holds a run that would be lost, or files that are no run's.
+        ValueError: the run to resume is another one.
+    """
+    resume = getattr(config, "resume", False)
+    if folder.exists() and not folder.is_dir():
+        raise FileExistsError(f"--out must be a folder, got the file {folder}")
+    if not os.fsencode(folder).decode(errors="replace") == str(folder):
+        raise ValueError(f"--out must be a name in UTF-8, as checkpoints are kept by, got {folder}")
+    there = set(folder.iterdir()) - _found(folder, UNFINISHED) if folder.exists() else ()
+    if there and _read_config(folder) is None:
+        raise FileExistsError(
+            f"--out {folder} holds files that are no run's, or its config.json is damaged; choose another folder"
+        )
+    if resume:
+        check_same(folder, experiment, config)
+        try:
+            return reading.read(folder).results
+        except ValueError:
+            return None
+    if config.overwrite:
+        return None
+    if (folder / "results.json").exists():
+        raise FileExistsError(f"--out {folder} holds a finished run; choose another folder or add --overwrite")
+    if checkpoints.latest(folder) is not None or (folder / "networks").exists():  # of runs that this one is made of
+        raise FileExistsError(
+            f"--out {folder} holds an interrupted run; add --resume to continue it, or --overwrite to start again"
+        )
+    return None
+
+
+def check_same(folder: Path, experiment: str, config: Any) -> None:
+    """Raises ValueError if the run in a folder is not the one that a config describes."""
+    found = _read_config(folder)
+    if found is None:
+        return
+    for name, value in _identity(experiment, config).items():
+        if found.get(name) != value:
+            flag = f"--{name.replace('_', '-')}"
+            raise ValueError(
+                f"--resume must continue the same run: {folder} has {flag} {found.get(name)!r}, got {value!r}"
+            )
+
+
+def identity(experiment: str, config: Any) -> str:
+    """What tells a run from others, as text: its config without the fields that do not change what it computes."""
+    return json.dumps(_identity(experiment, config), sort_keys=True)
+
+
+def _identity(experiment: str, config: Any) -> dict[str, Any]:
+    fields = {"experiment": experiment, **dataclasses.asdict(config)}
+    fields = {name: value for name, value in fields.items() if name not in NOT_OF_THE_RUN}
+    return json.loads(json.dumps(fields, default=str))  # as it will be read again: lists for tuples
+
+
+def kept_config(config: Any, seed: int, input_mean: Any, input_std: Any) -> dict[str, Any]:
+    """The config that a network is kept with: that of a run of its seed alone, without paths and addresses.
+
+    A network sees ``(input - input_mean) / input_std``, and so these two, lists [channel], are kept with it.
+    """
+    fields = dataclasses.asdict(config) | {"resume": False, "overwrite": False, "seeds": 1, "seed": seed}
+    fields = {name: None if isinstance(x, Path) or name == "coordinator_address" else x for name, x in fields.items()}
+    return fields | {"input_mean": np.ravel(input_mean).tolist(), "input_std": np.ravel(input_std).tolist()}
+
+
+def config_of(kind: type[Config], fields: dict[str, Any]) -> Config:
+    """The config whose fields have been JSON, which knows lists and no tuples; what are no fields is left out."""
+    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    return kind(**{name: tuple(x) if isinstance(x, list) else x for name, x in fields.items() if name in names})
+
+
+def _read_config(folder: Path) -> dict[str, Any] | None:
+    try:
+        config = reading.read_object(folder / "config.json")
+        return config if {"experiment", "preset", "seed"} <= set(config) else None
+    except (OSError, ValueError):
+        return None
+
+
+def start(folder: Path, experiment: str, config: Any) -> contextlib.ExitStack:
+    """Makes the folder of a run and writes its config; an old run's files are removed, but for those to resume.
+
+    Returns a lock: until it is closed, or the process ends however it ends, no other run starts in the folder. An
+    error that passes through it says which folder it was.
+
+    Raises:
+        FileExistsError, ValueError: as `check`, which is asked again: another run may have ended just now.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    resume = getattr(config, "resume", False)
+    with contextlib.ExitStack() as lock:  # closed here if anything below fails
+        descriptor = os.open(folder, os.O_RDONLY)
+        lock.callback(os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise FileExistsError(f"--out {folder} is in use by another run; choose another folder") from None
+        check(folder, experiment, config)
+        goes_on = resume and _read_config(folder) is not None
+        (folder / "results.json").unlink(missing_ok=True)  # first: what follows is not finished
+        for path in _found(folder, UNFINISHED if goes_on else FILES):
+            _remove(path)
+        if not goes_on:
+            write_json(folder / "config.json", {"experiment": experiment, **dataclasses.asdict(config)})
+        lock.push(partial(_say_where, folder, hasattr(config, "resume")))
+        return lock.pop_all()
+
+
+def _say_where(folder: Path, can_resume: bool, kind: Any, error: BaseException | None, trace: Any) -> None:
+    if error is not None:
+        advice = ", where --resume continues after the last checkpoint" if can_resume else ", which holds no results"
+        error.add_note(printable(f"run folder {folder}{advice}"))
+
+
+def _found(folder: Path, patterns: tuple[str, ...]) -> set[Path]:
+    return {path for pattern in patterns for path in folder.glob(pattern)}
+
+
+def _remove(path: Path) -> None:
+    """Removes a file, or a folder: at once, so that no half of a checkpoint is ever found."""
+    if path.is_symlink() or not path.is_dir():
+        path.unlink(missing_ok=True)
+        return
+    trash = path.with_name(f"{path.name}.partial")
+    if path.suffix != ".partial":
+        shutil.rmtree(trash, ignore_errors=True)
+        path = path.rename(trash)
+    shutil.rmtree(path)
+
+
+def append_metrics(folder: Path, metrics: list[dict[str, Any]]) -> None:
+    """Adds lines to metrics.jsonl, all at once."""
+    with open(folder / "metrics.jsonl", "a") as file:
+        file.write(metrics_text(metrics))
+
+
+def metrics_text(metrics: list[dict[str, Any]]) -> str:
+    """The lines of metrics.jsonl."""
+    return "".join(to_json(line) + "\n" for line in metrics)
+
+
+def rewind_metrics(
+    folder: Path, kept: str | None, epoch: int, num_seeds: int, unit: str = "epoch"
+) -> list[dict[str, Any]]:
+    """Makes metrics.jsonl what it was after an epoch (or another unit), and returns its lines.
+
+    Args:
+        folder: of the run.
+        kept: the text that the checkpoint has, which replaces a damaged one; None for a checkpoint without it.
+        epoch: of the checkpoint, or 0.
+        num_seeds: lines of an epoch.
+        unit: what is counted.
+
+    Raises:
+        ValueError: the checkpoint has no text, and lines of earlier epochs are damaged or missing.
+    """
+    path = folder / "metrics.jsonl"
+    if kept is None:  # as checkpoints were before they kept it
+        metrics = (reading.read_lines(path) if path.exists() else [])[: epoch * num_seeds]
+        wanted = [1 + i // num_seeds for i in range(epoch * num_seeds)]
+        if [line.get(unit) for line in metrics] != wanted or any(line.keys() != metrics[0].keys() for line in metrics):
+            raise ValueError(f"{path} is damaged: it must have a line for each seed and each of {epoch} {unit}s")
+        kept = metrics_text(metrics)
+    lines = kept.splitlines()
+    found = path.read_bytes().split(b"\n")[:-1] if path.exists() else []
+    for i, line in enumerate(lines):
+        if i >= len(found) or found[i] != line.encode():
+            console.write(f"{path} was damaged in line {i + 1}: it is written again as the checkpoint has it")
+            break
+    _write_whole(path, kept)
+    return [json.loads(line) for line in lines]
+
+
+def write_results(folder: Path, results: dict[str, Any]) -> dict[str, Any]:
+    """Writes results.json with the digests that `reading.read` asks for, and returns all that it holds."""
+    results = results | reading.digests_beside(folder)
+    results |= {"sha256": reading.digest_of(results)}
+    write_json(folder / "results.json", results)
+    return results
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a file whole or not at all."""
+    _write_whole(path, to_json(content, indent=2) + "\n")
+
+
+def to_json(content: dict[str, Any], indent: int | None = None) -> str:
+    """The one writer of JSON, which knows no NaN and no infinity.
+
+    Raises:
+        FloatingPointError: a number is not finite; it is named.
+    """
+    for name, value in content.items():
+        try:
+            json.dumps(value, default=str, allow_nan=False)
+        except ValueError:
+            where = [f"{key} {content[key]}" for key in ("task", "epoch", "step", "seed") if key in content]
+            raise FloatingPointError(f"{name} is not finite ({', '.join(where)})") from None
+    return json.dumps(content, indent=indent, default=str)
+
+
+def _write_whole(path: Path, text: str) -> None:
+    partial = path.with_name(path.name + ".partial")
+    with open(partial, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The results of a run of one seed; of several the mean and (NAME_std) the standard deviation of what was measured.
+
+    Lists of numbers are taken number by number. The results of each seed are then a list under "runs".
+
+    Raises:
+        FloatingPointError: a number is not finite.
+    """
+    for line in results:
+        to_json(line)
+    if len(results) == 1:
+        return results[0]
+    measured = [name for name, value in results[0].items() if isinstance(value, float | list) and "seconds" not in name]
+    columns = {name: [line[name] for line in results] for name in measured}
+    return {
+        **results[0],
+        **{name: jax.tree.map(lambda *x: statistics.fmean(x), *values) for name, values in columns.items()},
+        **{f"{name}_std": jax.tree.map(lambda *x: statistics.pstdev(x), *values) for name, values in columns.items()},
+        "seeds": len(results),
+        "runs": results,
+    }
+
+
+def command() -> str:
+    """The command line of this process, as somebody would type it."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    program = f"python -m {spec.name}" if spec else f"python {sys.argv[0]}"
+    return f"{program} {shlex.join(sys.argv[1:])}"
+
+
+def commit() -> str | None:
+    """The git commit of the code, with "-dirty" where it was changed; None outside of a clone."""
+    git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        return subprocess.run(git, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

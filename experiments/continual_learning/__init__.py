@@ -1,0 +1,1 @@
+"""One task after the other."""

@@ -1,0 +1,191 @@
+"""Tasks in sequence: permuted images, training on one task, testing on all so far, and what was forgotten.
+
+A task is the whole data set with its pixels in another order, the same for all images. The
+first task is permuted too, as in the program of the paper's authors. Functions are of one
+seed; map them over seeds.
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+import bbinn_jax as bb
+from experiments.common import prediction, training
+from experiments.common.data import Split
+
+MethodAt = Callable[[Any], training.Method]  # of an epoch, counted from 0 in each task
+SCORES = {"accuracy": bb.metrics.accuracy, "nll": bb.metrics.negative_log_likelihood}
+
+
+def keys(seed: int) -> jax.Array:
+    """The keys of a run: for initialization, training, testing and permutations."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be in [0, 2**32), got {seed!r}")
+    return jax.random.split(jax.random.key(seed), 4)
+
+
+def permutations(seed: int, num_tasks: int, num_pixels: int) -> jax.Array:
+    """The order of the pixels in each task of a run with this seed, [task, pixel]: ``images[:, order]`` are its images.
+
+    That of a task does not depend on the number of tasks.
+
+    >>> permutations(0, 3, 784).shape
+    (3, 784)
+    """
+    of_tasks = jax.vmap(partial(jax.random.fold_in, keys(seed)[3]))(jnp.arange(num_tasks))
+    return jax.vmap(partial(jax.random.permutation, x=num_pixels))(of_tasks)
+
+
+def start(method: training.Method, state: training.State) -> training.State:
+    """The state at the start of a task: the parameters are kept, the optimizer and its schedule start anew."""
+    return state._replace(optimizer=method.optimizer.init(state.params))
+
+
+def with_prior(method: training.Method, prior_natural: Any, rate_factor: jax.Array | float) -> training.Method:
+    """The method with another prior, and with updates of the binary weights multiplied by a factor."""
+
+    def update(grads: Any, state: Any, params: Any = None) -> Any:
+        tx = optax.with_extra_args_support(method.optimizer)
+        (binary, real), state = tx.update(grads, state, params, prior_natural=(prior_natural, None))
+        return (jax.tree.map(lambda u: (rate_factor * u).astype(u.dtype), binary), real), state
+
+    return method._replace(optimizer=optax.GradientTransformation(method.optimizer.init, update))
+
+
+def train(
+    method_at: MethodAt,
+    model: nn.Module,
+    batch_size: int,
+    data: Split,
+    first_epoch: jax.Array,
+    num_epochs: jax.Array,
+    rate_factor: jax.Array,
+    state: training.State,
+    key: jax.Array,
+    order: jax.Array,
+    prior_natural: Any,
+) -> tuple[training.State, training.Metrics, training.Finite]:
+    """Some epochs of a task: one loop on the device, whatever their number.
+
+    Args:
+        method_at: the method in an epoch of the task.
+        model, batch_size: as for `training.train_epoch`.
+        data: images [n, pixel] before the permutation.
+        first_epoch: of these epochs, from 0.
+        num_epochs: how many.
+        rate_factor: of the updates of the binary weights.
+        state, key: of one seed.
+        order: of the pixels.
+        prior_natural: of the task.
+
+    Returns:
+        The state, the metrics of the last epoch, and whether everything was finite: if not, that
+        epoch was the last.
+    """
+    permuted = Split(data.images[:, order], data.labels)
+    index = jnp.arange(len(data.labels))[None]
+
+    def epoch(carry: Any) -> Any:
+        i, state, _, _ = carry
+        method = with_prior(method_at(first_epoch + i), prior_natural, rate_factor)
+        one_seed, one_key = jax.tree.map(lambda x: x[None], (state, key))
+        after = training.train_epoch(method, model, lambda _, x: x, batch_size, one_seed, one_key, permuted, index)
+        return i + 1, *jax.tree.map(lambda x: x[0], after)
+
+    def goes_on(carry: Any) -> jax.Array:
+        i, _, _, finite = carry
+        return (i < num_epochs) & jnp.all(jnp.stack(jax.tree.leaves(finite)))
+
+    metrics = training.Metrics(jnp.zeros(()), jnp.zeros(()))
+    finite = training.Finite(*jax.tree.map(lambda _: jnp.array(True), (0.0, bb.combine(*state.params))))
+    return jax.lax.while_loop(goes_on, epoch, (jnp.zeros((), jnp.int32), state, metrics, finite))[1:]
+
+
+def keep(statistics: Any, task: jax.Array, now: Any) -> Any:
+    """Statistics [seed, task, ...] with those of a task, counted from 0, as they are now, [seed, ...]."""
+    return jax.tree.map(lambda x, value: x.at[:, task].set(value), statistics, now)
+
+
+def evaluate(
+    predictors: dict[str, Callable[..., bb.Prediction]],
+    network_of: Callable[..., prediction.ApplyFn],
+    test: Split,
+    num_tasks: jax.Array,
+    state: training.State,
+    statistics: Any,
+    key: jax.Array,
+    orders: jax.Array,
+) -> dict[str, jax.Array]:
+    """Scores on each of the first tasks: one loop on the device, whatever their number.
+
+    Args:
+        predictors: ``predictor(apply_fn, state, key, images)`` gives a prediction, by name.
+        network_of: ``network_of(state, statistics, order)`` gives the apply_fn for a task.
+        test: images [n, pixel] before the permutation.
+        num_tasks: how many tasks are tested.
+        state, key: of one seed; the same networks are drawn for each task.
+        statistics: of batch norms, each leaf [task, ...].
+        orders: [task, pixel].
+
+    Returns:
+        Scores [task] by name, 0 for the tasks after num_tasks.
+    """
+
+    def add(task: jax.Array, scores: dict[str, jax.Array]) -> dict[str, jax.Array]:
+        images = test.images[:, orders[task]]
+        apply_fn = network_of(state, prediction.part(statistics, task), orders[task])
+        for name, predictor in predictors.items():
+            probabilities = predictor(apply_fn, state, key, images).probabilities
+            for score, function in SCORES.items():
+                value = function(probabilities, test.labels)
+                scores |= {f"{score}_{name}": scores[f"{score}_{name}"].at[task].set(value)}
+        return scores
+
+    zeros = {f"{score}_{name}": jnp.zeros(len(orders)) for name in predictors for score in SCORES}
+    return jax.lax.fori_loop(0, num_tasks, add, zeros)
+
+
+# What was forgotten ---------------------------------------------------------------------------------------------------
+
+# A matrix is a list with a row for each finished task t: the accuracies on the tasks 1 to t.
+Matrix = list[list[float]]
+
+
+def average_accuracy(matrix: Matrix) -> float:
+    """The mean accuracy on all tasks after the last one.
+
+    >>> print(average_accuracy([[0.9], [0.5, 0.8]]))
+    0.65
+    """
+    return float(np.mean(matrix[-1]))
+
+
+def backward_transfer(matrix: Matrix) -> float | None:
+    """How much better earlier tasks are done after the last one than right after their own training; below 0: worse.
+
+    ``mean over j < T of R[T, j] - R[j, j]``, None for a single task. Source: Lopez-Paz and Ranzato, arXiv 1706.08840.
+
+    >>> print(backward_transfer([[0.9], [0.5, 0.8]]))
+    -0.4
+    """
+    changes = [after - matrix[task][task] for task, after in enumerate(matrix[-1][:-1])]
+    return float(np.mean(changes)) if changes else None
+
+
+def forgetting(matrix: Matrix) -> float | None:
+    """How far earlier tasks have fallen below the best they ever were at before the last task.
+
+    ``mean over j < T of max over j <= t < T of R[t, j] - R[T, j]``, None for a single task.
+    Source: Chaudhry et al., arXiv 1801.10112.
+
+    >>> print(forgetting([[0.9], [0.5, 0.8]]))
+    0.4
+    """
+    falls = [max(row[task] for row in matrix[task:-1]) - after for task, after in enumerate(matrix[-1][:-1])]
+    return float(np.mean(falls)) if falls else None

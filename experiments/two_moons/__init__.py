@@ -1,0 +1,1 @@
+"""Two half moons, and the plane around them."""

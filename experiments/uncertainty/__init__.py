@@ -1,0 +1,1 @@
+"""Who knows best when it does not know?"""
