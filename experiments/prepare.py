@@ -10,15 +10,13 @@ read what it leaves in TFDS_DATA_DIR (or ~/tensorflow_datasets).
 import argparse
 import sys
 
-from experiments.common.data import data_dir
-
-DATASETS = ("mnist", "cifar10", "cifar100")
+from experiments.common.data import PREPARED, data_dir
 
 
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m experiments.prepare", description=__doc__.splitlines()[0])
-    parser.add_argument("dataset", choices=DATASETS)
+    parser.add_argument("dataset", choices=PREPARED)
     name = parser.parse_args(argv).dataset
     try:
         folder = data_dir()

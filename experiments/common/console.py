@@ -51,42 +51,6 @@ def epochs(first: int, last: int, unit: str = "epoch") -> Iterator[tuple[int, Ca
             yield epoch, report
 
 
-def write_results(results: dict[str, Any]) -> None:
-    """The closing table of an image run: mode and mean side by side, and what the posterior knows."""
-    predictors = [name for name in ("mode", "mean") if results[f"test_accuracy_{name}"] is not None]
-    titles = {
-        "mode": "mode" if results["num_binary_weights"] else "network",
-        "mean": f"mean of {results['eval_samples']}",
-    }
-    seeds = f", mean +- std of {results['seeds']} seeds" if "seeds" in results else ""
-    rows = []
-    for score, title, style in (
-        ("test_accuracy_{}", "accuracy", "{:.2%}"),
-        ("test_nll_{}", "negative log likelihood (nats)", "{:.4f}"),
-        ("test_brier_{}", "Brier score", "{:.4f}"),
-        ("test_ece_{}", "expected calibration error", "{:.4f}"),
-        ("output_temperature_{}", "output temperature fitted on validation images", "{:.3f}"),
-        ("test_nll_{}_scaled", "negative log likelihood at it (nats)", "{:.4f}"),
-        ("test_ece_{}_scaled", "expected calibration error at it", "{:.4f}"),
-    ):
-        cells = [style.format(results[score.format(name)]) for name in predictors]
-        if seeds:
-            stds = [style.format(results[f"{score.format(name)}_std"]) for name in predictors]
-            cells = [f"{cell} +- {std}" for cell, std in zip(cells, stds, strict=True)]
-        rows.append((title, *cells))
-    write_table(
-        f"{results['dataset']} test set, {results['method']}, {results['epochs']} epochs{seeds}",
-        ("", *(titles[name] for name in predictors)),
-        rows,
-    )
-    if "mean" in predictors:
-        write(
-            "mode: the one most probable network, "
-            "mean: the average of the probabilities of networks drawn from the posterior"
-        )
-    write_totals(results)
-
-
 def write_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table of text; all columns but the first are aligned to the right."""
     table = Table(title=printable(title))

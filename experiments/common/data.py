@@ -37,20 +37,34 @@ class Dataset(NamedTuple):
     std: np.ndarray
 
 
+class Index(NamedTuple):
+    """Which images of ``Dataset.train`` a seed uses; with a first axis, [seed, n], those of several.
+
+    Attributes:
+        train: it trains on these.
+        validation: it holds these back.
+        reference: of those it trains on, the ones that set the batch norms of networks that predict.
+    """
+
+    train: jax.Array
+    validation: jax.Array
+    reference: jax.Array
+
+
 def load(name: str) -> Dataset:
     """Loads a data set.
 
     Args:
-        name: a key of `LOADERS`.
+        name: a key of `DATASETS`.
 
     Raises:
         FileNotFoundError: the data set has not been prepared.
         ValueError: no such data set, the prepared files cannot be read, or they do not hold images and labels to
             train and test on.
     """
-    if name not in LOADERS:
-        raise ValueError(f"dataset must be one of {sorted(LOADERS)}, got {name!r}")
-    train, test, num_classes = LOADERS[name]()
+    if name not in DATASETS:
+        raise ValueError(f"dataset must be one of {sorted(DATASETS)}, got {name!r}")
+    train, test, num_classes = DATASETS[name]()
     for part, pixels in (("training", train), ("test", test)):
         check(f"data set {name!r}: the {part}", *pixels, num_classes)
     if train[0].shape[1:] != test[0].shape[1:]:
@@ -150,11 +164,10 @@ def _load_tfds(name: str, num_classes: int) -> tuple[Pixels, Pixels, int]:
     return train, test, num_classes
 
 
-LOADERS: dict[str, Callable[[], tuple[Pixels, Pixels, int]]] = {
+PREPARED = {"mnist": 10, "cifar10": 10, "cifar100": 100}  # by TensorFlow Datasets, with so many classes
+DATASETS: dict[str, Callable[[], tuple[Pixels, Pixels, int]]] = {
     "digits": _load_digits,
-    "mnist": partial(_load_tfds, "mnist", 10),
-    "cifar10": partial(_load_tfds, "cifar10", 10),
-    "cifar100": partial(_load_tfds, "cifar100", 100),
+    **{name: partial(_load_tfds, name, num_classes) for name, num_classes in PREPARED.items()},
 }
 
 

@@ -1,4 +1,4 @@
-"""Several devices, and several processes: one program, whose steps are divided.
+"""Several devices, and several processes: one program, whose steps are divided; and programs kept for the next run.
 
 Over a mesh of devices the images of a batch are divided along one axis, and the samples of the weights along the
 other. XLA does the rest: parameters and random keys are the same on every device, each draws the noise of its own
@@ -10,8 +10,14 @@ Several processes, started by the same command, compute alike. The run folder is
 import builtins
 import json
 import os
+import platform
+import re
 import sys
+import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -19,12 +25,36 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from experiments.common.endings import first_line
+from experiments.common.config import LARGEST, check_ranges
+from experiments.common.endings import first_line, printable
 
 DATA, SAMPLE = "data", "sample"
 Result = TypeVar("Result")
 
 # Devices --------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Devices:
+    """Where a run computes."""
+
+    data_parallel: int = 1
+    """Divides each batch over this many devices."""
+    sample_parallel: int = 1
+    """Divides the relaxed samples of a step over this many devices, for each part of the batch (bayesbinn)."""
+    distributed: bool = False
+    """Says that this is one of several processes of a run, which JAX finds by itself on Slurm and TPU pods."""
+    coordinator_address: str | None = None
+    """Gives HOST:PORT of the first of several processes, where JAX cannot find it."""
+    num_processes: int | None = None
+    """Says how many processes there are, where JAX cannot find out."""
+    process_id: int | None = None
+    """Says which of them this is, counted from 0, where JAX cannot find out."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a field out of its range."""
+        at_least = {"data_parallel": 1, "sample_parallel": 1, "num_processes": 1, "process_id": 0}
+        check_ranges(self, [(name, low, LARGEST) for name, low in at_least.items()])
 
 
 def make_mesh(config: Any) -> Mesh | None:
@@ -33,14 +63,12 @@ def make_mesh(config: Any) -> Mesh | None:
     Raises:
         ValueError: there are fewer devices, or the batch or the samples cannot be divided.
     """
-    shape = data, sample = config.data_parallel, config.sample_parallel
+    shape = data, sample = config.devices.data_parallel, config.devices.sample_parallel
     if config.batch_size % data:
         raise ValueError(f"--data-parallel must divide --batch-size {config.batch_size}, got {data}")
-    if sample > 1 and (config.method != "bayesbinn" or config.noise != "weights"):
-        of = f"--method {config.method}" if config.method != "bayesbinn" else f"--noise {config.noise}"
-        raise ValueError(f"--sample-parallel is of --method bayesbinn with --noise weights, got {sample} with {of}")
-    if sample > 1 and (config.num_samples < sample or config.num_samples % sample):
-        raise ValueError(f"--sample-parallel must divide --num-samples {config.num_samples}, got {sample}")
+    num_samples = config.method.noise.num_samples if hasattr(config.method, "noise") else 0
+    if sample > 1 and (num_samples < sample or num_samples % sample):
+        raise ValueError(f"--sample-parallel must divide --num-samples {num_samples}, got {sample}")
     if data * sample == 1 and not jax.distributed.is_initialized():
         return None
     devices, processes = jax.devices(), jax.process_count()
@@ -106,15 +134,15 @@ def _size(axis: str) -> int:
 # Processes ------------------------------------------------------------------------------------------------------------
 
 
-def join(config: Any) -> None:
-    """Finds the other processes of a run, if a config says that there are some; all but the first print errors only.
+def join(devices: Devices) -> None:
+    """Finds the other processes of a run, if there are said to be some; all but the first print errors only.
 
     Raises:
         ValueError: they cannot be found.
     """
-    address = config.coordinator_address
-    given = (address, config.num_processes, config.process_id)
-    if not config.distributed and given == (None, None, None):
+    address = devices.coordinator_address
+    given = (address, devices.num_processes, devices.process_id)
+    if not devices.distributed and given == (None, None, None):
         return
     if address is not None and not address.rpartition(":")[2].isdecimal():
         raise ValueError(f"--coordinator-address must be HOST:PORT, got {address!r}")
@@ -178,3 +206,41 @@ def state_on_first(function: Callable[[], tuple[Any, ...]], like: Any) -> tuple[
 
     rest = on_first(others)
     return jax.tree.map(jax.numpy.asarray, multihost_utils.broadcast_one_to_all(state)), *rest
+
+
+# Compiled programs ----------------------------------------------------------------------------------------------------
+
+
+def keep_compiled_programs() -> None:
+    """Keeps compiled programs for the next run of the same, in JAX_COMPILATION_CACHE_DIR or in ~/.cache/bbinn_jax.
+
+    Not with JAX_ENABLE_COMPILATION_CACHE=false. Each host has a folder: another's CPU may not know the instructions.
+    What lies in that folder is run as it is and nothing checks where it came from: whoever can write there can run
+    code as you. So it must be yours alone.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:  # type: ignore[attr-defined]
+        return
+    try:
+        cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "bbinn_jax" / platform.node()
+        cache.mkdir(parents=True, exist_ok=True)
+    except (OSError, RuntimeError) as error:  # no such place, or no home
+        print(f"compiled programs are not kept: {printable(str(error))}", file=sys.stderr)
+        return
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    warnings.showwarning = partial(_show_or_mend, warnings.showwarning, cache)
+
+
+def _show_or_mend(show: Callable[..., None], cache: Path, message: Warning | str, *where: Any) -> None:
+    """Removes a program that was written in part, so that it is compiled and kept anew; shows any other warning.
+
+    But for one that says that the disk is full: a run does without.
+    """
+    if str(message).startswith("Error writing persistent compilation cache entry"):
+        return
+    damaged = re.match(r"Error reading persistent compilation cache entry for '(\w+)'", str(message))
+    if damaged is None:
+        show(message, *where)
+        return
+    for path in cache.glob(f"{damaged[1]}-*"):
+        path.unlink(missing_ok=True)

@@ -5,44 +5,36 @@ import errno
 import io
 import os
 import sys
-from collections.abc import Callable, Iterator
-from functools import wraps
-from typing import Any, TypeVar
-
-Main = TypeVar("Main", bound=Callable[..., Any])
+from collections.abc import Iterator
 
 
-def command(main: Main) -> Main:
-    """A command that ends in one line and an exit code where the machine runs out of something, not in a traceback.
+@contextlib.contextmanager
+def ending() -> Iterator[None]:
+    """Ends a command in one line and an exit code where the machine runs out of something, not in a traceback.
 
     The exit code is 1; it is 2 for what the user gave (see `user_errors`) and 130 for an interrupt (see
     `experiments`). An error's notes are part of the line. What else is raised is a mistake of ours and is shown whole.
     """
-
-    @wraps(main)
-    def ending(argv: list[str] | None = None) -> Any:
-        for stream in (sys.stdout, sys.stderr):
-            if isinstance(stream, io.TextIOWrapper):
-                stream.reconfigure(errors="backslashreplace")  # whatever characters the terminal has
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # whatever characters the terminal has
+    try:
         try:
-            try:
-                return main(argv)
-            finally:
-                if sys.stdout is not None:
-                    sys.stdout.flush()
-        except BrokenPipeError:  # as of `| head`
-            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            raise SystemExit(1) from None
-        except Exception as error:
-            of_jax = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")  # too little memory, as a rule
-            if not (of_jax or isinstance(error, OSError | MemoryError | FloatingPointError | OverflowError)):
-                raise
-            memory = ["out of memory"] if isinstance(error, MemoryError) else []
-            notes = [note for note in getattr(error, "__notes__", ()) if "\n" not in note]  # those of JAX are pages
-            text = "; ".join([*memory, first_line(error), *notes])
-            raise SystemExit(f"error: {printable(text)}") from error
-
-    return ending  # type: ignore[return-value]
+            yield
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:  # as of `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        raise SystemExit(1) from None
+    except Exception as error:
+        of_jax = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")  # too little memory, as a rule
+        if not (of_jax or isinstance(error, OSError | MemoryError | FloatingPointError | OverflowError)):
+            raise
+        memory = ["out of memory"] if isinstance(error, MemoryError) else []
+        notes = [note for note in getattr(error, "__notes__", ()) if "\n" not in note]  # those of JAX are pages
+        text = "; ".join([*memory, first_line(error), *notes])
+        raise SystemExit(f"error: {printable(text)}") from error
 
 
 # What a machine runs out of, whatever the user gave.

@@ -1,148 +1,259 @@
-"""The methods of the paper's table, each made from a config.
+"""How binary weights are trained: a record for each method, of its settings, its name and colour, and what it does.
 
-bayesbinn        the Bayesian learning rule over natural parameters
-ste              straight-through training: Adam on latent weights, gradients and weights clipped
-bop              binary optimizer: no latent weights, flips where the average gradient asks for it
-pmf              proximal mean-field: Adam on latent weights, seen through a tanh that sharpens
-full_precision   real weights and Adam: what binary weights are compared with
+A new method is a dataclass here, and its name in `Settings`.
 """
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Annotated, Any, ClassVar, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
+import tyro
 
 import bbinn_jax as bb
+from experiments.common.config import BELOW_ONE, MOST_EVAL_SAMPLES, MOST_SAMPLES, check_ranges
 from experiments.common.training import Method
 
-# Fields of the config that only one method reads, or some.
-FIELDS: dict[str, tuple[str, ...]] = {
-    "noise": ("bayesbinn",),
-    "temperature": ("bayesbinn",),
-    "num_samples": ("bayesbinn",),
-    "momentum": ("bayesbinn",),
-    "kl_weight": ("bayesbinn",),
-    "train_set_factor": ("bayesbinn",),
-    "init_scale": ("bayesbinn",),
-    "eval_samples": ("bayesbinn",),
-    "threshold": ("bop",),
-    "final_beta": ("pmf",),
-}
-
-OF_NOISE_OF_WEIGHTS = ("temperature", "final_temperature", "num_samples")
+OF_METHOD = tyro.conf.arg(name="method", metavar="NAME", help="Chooses how the weights are trained.")
+OF_NOISE = tyro.conf.arg(
+    name="noise",
+    metavar="NAME",
+    help="Chooses what is random in a step: weights (relaxed), or activations of like mean and variance.",
+)
 
 
-def check_fields(config: Any, preset: Any, fields: dict[str, tuple[str, ...]] = FIELDS) -> None:
-    """Raises ValueError for a field that differs from the preset and that the run would ignore."""
-    changed = [name for name in fields if getattr(config, name) != getattr(preset, name)]
-    for name in changed:
-        value = getattr(config, name)
-        if config.method not in fields[name]:
-            of = " or ".join(fields[name])
-            raise ValueError(f"{name} is of --method {of}, got {value!r} with --method {config.method}")
-        if name in OF_NOISE_OF_WEIGHTS and config.noise == "activations":
-            raise ValueError(f"{name} is of --noise weights, got {value!r} with --noise activations")
+class Plan(NamedTuple):
+    """What a method has to know of the training it is for."""
+
+    train_set_size: int  # images that an epoch passes over
+    batch_size: int
+    epochs: int
+
+    def falling(self, rate: float) -> optax.Schedule:
+        """From a rate down to 0 in these epochs, as a cosine."""
+        return optax.cosine_decay_schedule(rate, self.epochs * (self.train_set_size // self.batch_size))
 
 
-def make(config: Any, train_set_size: int) -> Method:
-    """The method that a config names.
-
-    Args:
-        config: a `presets.Config`, or what has the fields of its method.
-        train_set_size: number of images that an epoch passes over.
+def make(settings: "Settings", real_learning_rate: float, plan: Plan) -> Method:
+    """The method for the pair (binary, real) of parameters; Adam trains the real ones, whose rate falls to 0 as well.
 
     Raises:
-        ValueError: a field out of its range.
+        ValueError: a setting out of its range.
     """
-    schedule = _falling(config.learning_rate, config, train_set_size)
-    clip = optax.clip_by_global_norm(1.0)
-    pair = partial(optimizer_pair, config, train_set_size)
-    if config.method == "bayesbinn":
-        return of_posterior(config, pair(learning_rule(config, train_set_size)), config.temperature)
-    if config.method == "ste":
+    method = settings.make(plan)
+    optimizers = {"binary": method.optimizer, "real": optax.adam(plan.falling(real_learning_rate))}
+    return method._replace(optimizer=optax.partition(optimizers, ("binary", "real")))
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Noise of the weights: relaxed samples."""
+
+    name: Annotated[str, OF_NOISE] = "weights"
+    temperature: float = 1e-10
+    """Sets the temperature of the relaxed samples."""
+    num_samples: int = 1
+    """Draws so many relaxed samples in a step; 0 trains at the expectation."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a field out of its range."""
+        check_ranges(self, (("num_samples", 0, MOST_SAMPLES),))
+
+
+@dataclass(frozen=True)
+class Activations:
+    """Noise of the activations: they have the mean and variance that random weights would give them."""
+
+    name: Annotated[str, OF_NOISE] = "activations"
+    temperature: ClassVar[float] = 1.0
+    num_samples: ClassVar[int] = 0  # the loss is taken at the expectation
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What methods that train natural parameters have in common."""
+
+    noise: Weights | Activations = field(default_factory=Weights)
+    kl_weight: float = 1.0
+    """Weighs the KL term, and so the prior; 1 is Bayes."""
+    init_scale: float = 20.0
+    """Sets the size of the natural parameters at the start."""
+    eval_samples: int = 50
+    """Draws this many networks from the posterior for the mean prediction."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a field out of its range."""
+        check_ranges(self, (("init_scale", 0, None), ("eval_samples", 1, MOST_EVAL_SAMPLES)))
+
+    def trained_by(self, rule: optax.GradientTransformation) -> Method:
+        """Trains natural parameters by a rule."""
+        noise: Any = {"temperature": self.noise.temperature, "num_samples": self.noise.num_samples}
+        expected_loss: Any = partial(bb.expected_loss, has_aux=True, **noise)
+        expected_loss(max)  # raises for what is out of range now, not when it is traced
         return Method(
-            init=_uniform,
-            expected_loss=_loss_of(bb.straight_through),
-            optimizer=pair(bb.ste(optax.chain(clip, optax.adam(schedule)))),
+            init=partial(bb.init_natural, scale=self.init_scale),
+            expected_loss=expected_loss,
+            optimizer=rule,
+            is_posterior=True,
+            noisy_activations=isinstance(self.noise, Activations),
         )
-    if config.method == "bop":
-        if config.learning_rate > 1:
-            raise ValueError(f"learning_rate is the gamma of bop, at most 1, got {config.learning_rate!r}")
+
+
+@dataclass(frozen=True)
+class BayesBiNN(Posterior):
+    """The Bayesian learning rule over natural parameters."""
+
+    name: Annotated[str, OF_METHOD] = "bayesbinn"
+    label: ClassVar[str] = "BayesBiNN"
+    color: ClassVar[str] = "#0072b2"
+    learning_rate: float = 1e-4
+    """Sets the learning rate of the rule at the start of the schedule."""
+    momentum: float = 0.0
+    """Averages the steps of the rule with this momentum."""
+    train_set_factor: float = 1.0
+    """Says how many times its training images the data set counts for: more with random crops."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a field out of its range."""
+        super().__post_init__()
+        check_ranges(self, (("learning_rate", 0, None), ("momentum", *BELOW_ONE), ("train_set_factor", 0, 1e6)))
+
+    def make(self, plan: Plan) -> Method:
+        """Trains natural parameters by the rule."""
+        size = self.train_set_factor * plan.train_set_size
+        rate = plan.falling(self.learning_rate)
+        return self.trained_by(bb.bayesbinn(rate, size, momentum=self.momentum, kl_weight=self.kl_weight))
+
+
+@dataclass(frozen=True)
+class STE:
+    """Straight-through training: Adam on latent weights, gradients and weights clipped."""
+
+    name: Annotated[str, OF_METHOD] = "ste"
+    label: ClassVar[str] = "STE"
+    color: ClassVar[str] = "#d55e00"
+    learning_rate: float = 1e-2
+    """Sets the learning rate of Adam on the latent weights at the start of the schedule."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a field out of its range."""
+        check_ranges(self, (("learning_rate", 0, None),))
+
+    def make(self, plan: Plan) -> Method:
+        """Trains latent weights, seen through their signs."""
+        return Method(_uniform, _loss_of(bb.straight_through), bb.ste(_clipped_adam(plan, self.learning_rate)))
+
+
+@dataclass(frozen=True)
+class Bop:
+    """Binary optimizer: no latent weights, it flips where the average gradient asks for it."""
+
+    name: Annotated[str, OF_METHOD] = "bop"
+    label: ClassVar[str] = "Bop"
+    color: ClassVar[str] = "#009e73"
+    gamma: float = 1e-4
+    """Sets the weight of a new gradient in the average at the start of the schedule."""
+    threshold: float = 1e-8
+    """Sets the average gradient above which a weight flips."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a field out of its range."""
+        check_ranges(self, (("gamma", 0, 1),))
+
+    def make(self, plan: Plan) -> Method:
+        """Trains weights of -1 and +1."""
         return Method(
             init=lambda key, tree: bb.sample(key, jax.tree.map(jnp.zeros_like, tree)),
             expected_loss=_loss_of(lambda weights: weights),
-            optimizer=pair(bb.bop(schedule, config.threshold)),
+            optimizer=bb.bop(plan.falling(self.gamma), self.threshold),
         )
-    if config.method == "pmf":
-        beta = optax.exponential_decay(1.0, _total_steps(config, train_set_size), config.final_beta)
+
+
+@dataclass(frozen=True)
+class PMF:
+    """Proximal mean-field: Adam on latent weights, seen through a tanh that sharpens."""
+
+    name: Annotated[str, OF_METHOD] = "pmf"
+    label: ClassVar[str] = "PMF"
+    color: ClassVar[str] = "#cc79a7"
+    learning_rate: float = 1e-3
+    """Sets the learning rate of Adam on the latent weights at the start of the schedule."""
+    final_beta: float = 1000.0
+    """Sets the sharpness that the tanh, which starts with 1, has at the end of the schedule."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a field out of its range."""
+        check_ranges(self, (("learning_rate", 0, None), ("final_beta", 1, None)))
+
+    def make(self, plan: Plan) -> Method:
+        """Trains latent weights, seen through a tanh."""
+        steps = plan.epochs * (plan.train_set_size // plan.batch_size)
+        beta = optax.exponential_decay(1.0, steps, self.final_beta)
         return Method(
             init=lambda key, tree: jax.tree.map(lambda x: 0.1 * x, _uniform(key, tree)),
             expected_loss=_loss_of(lambda weights: weights),
-            optimizer=pair(bb.pmf(optax.chain(clip, optax.adam(schedule)), beta)),
+            optimizer=bb.pmf(_clipped_adam(plan, self.learning_rate), beta),
         )
-    return Method(
-        init=_glorot,
-        expected_loss=_loss_of(lambda weights: weights),
-        optimizer=pair(optax.chain(clip, optax.adam(schedule))),
-        is_binary=False,
-    )
 
 
-def learning_rule(config: Any, train_set_size: int, eps: float = 1e-10) -> optax.GradientTransformationExtraArgs:
-    """The Bayesian learning rule with the settings of a config, whose learning rate falls to 0 in its epochs."""
-    return bb.bayesbinn(
-        _falling(config.learning_rate, config, train_set_size),
-        config.train_set_factor * train_set_size,
-        momentum=config.momentum,
-        kl_weight=config.kl_weight,
-        eps=eps,
-    )
+@dataclass(frozen=True)
+class BiMU(Posterior):
+    """Metaplasticity: steps that depend on the uncertainty, and a memory window. It knows of no tasks and no epochs."""
+
+    name: Annotated[str, OF_METHOD] = "bimu"
+    label: ClassVar[str] = "BiMU"
+    color: ClassVar[str] = "#e69f00"
+    noise: Weights | Activations = field(default_factory=lambda: Weights(temperature=1.0))
+    init_scale: float = 1.0
+    """Sets the size of the natural parameters at the start."""
+    max_step: float = 1.0
+    """Sets the largest step, that of a weight that is certain of nothing."""
+    memory_window: float = 60_000.0
+    """Sets the steps after which an unsure weight has forgotten; the surer it is, the slower it forgets."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a field out of its range."""
+        super().__post_init__()
+        check_ranges(self, (("max_step", 0, None), ("memory_window", 0, None)))
+
+    def make(self, plan: Plan) -> Method:
+        """Trains natural parameters; the steps do not decay, and the loss is a sum over the batch."""
+        weights = {"likelihood_weight": plan.batch_size, "kl_weight": self.kl_weight}
+        return self.trained_by(bb.bimu(self.max_step, self.memory_window, **weights))
 
 
-def optimizer_pair(
-    config: Any, train_set_size: int, binary_optimizer: optax.GradientTransformation
-) -> optax.GradientTransformation:
-    """An optimizer of pairs (binary, real): Adam for the real parameters, whose rate falls to 0 as well."""
-    real_optimizer = optax.adam(_falling(config.real_learning_rate, config, train_set_size))
-    return optax.partition({"binary": binary_optimizer, "real": real_optimizer}, ("binary", "real"))
+@dataclass(frozen=True)
+class FullPrecision:
+    """Real weights and Adam: what binary weights are compared with."""
+
+    name: Annotated[str, OF_METHOD] = "full_precision"
+    label: ClassVar[str] = "full precision"
+    color: ClassVar[str] = "#000000"
+    learning_rate: float = 1e-3
+    """Sets the learning rate of Adam at the start of the schedule."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a field out of its range."""
+        check_ranges(self, (("learning_rate", 0, None),))
+
+    def make(self, plan: Plan) -> Method:
+        """Trains real weights."""
+        adam = _clipped_adam(plan, self.learning_rate)
+        return Method(_glorot, _loss_of(lambda weights: weights), adam, is_binary=False)
 
 
-def _falling(rate: float, config: Any, train_set_size: int) -> optax.Schedule:
-    """From a rate down to 0 in the epochs of a config."""
-    return optax.cosine_decay_schedule(rate, _total_steps(config, train_set_size))
+Settings = BayesBiNN | STE | Bop | PMF | BiMU | FullPrecision
+METHODS: dict[str, Any] = {kind.name: kind for kind in get_args(Settings)}
 
 
-def _total_steps(config: Any, train_set_size: int) -> int:
-    return config.epochs * (train_set_size // config.batch_size)
+def _clipped_adam(plan: Plan, learning_rate: float) -> optax.GradientTransformation:
+    return optax.chain(optax.clip_by_global_norm(1.0), optax.adam(plan.falling(learning_rate)))
 
 
-def of_posterior(config: Any, optimizer: optax.GradientTransformation, temperature: Any, eps: float = 1e-10) -> Method:
-    """A method that trains natural parameters, with noise of the weights or of the activations.
-
-    Args:
-        config: its noise, num_samples and init_scale are read.
-        optimizer: of the pair (natural, real).
-        temperature, eps: of the relaxed samples.
-
-    Raises:
-        ValueError: a field out of its range.
-    """
-    noisy_activations = config.noise == "activations"
-    num_samples = 0 if noisy_activations else config.num_samples
-    expected_loss = partial(bb.expected_loss, temperature=temperature, num_samples=num_samples, eps=eps, has_aux=True)
-    expected_loss(max)  # raises for what is out of range now, not when it is traced
-    return Method(
-        init=partial(bb.init_natural, scale=config.init_scale),
-        expected_loss=expected_loss,
-        optimizer=optimizer,
-        is_posterior=True,
-        noisy_activations=noisy_activations,
-    )
-
-
-def _loss_of(weights_fn: Any) -> Any:
+def _loss_of(weights_fn: Callable[[Any], Any]) -> Any:
     """No samples: the loss at ``weights_fn(params)``; the key is not used."""
     return lambda loss_fn: lambda params, key, *args: loss_fn(weights_fn(params), *args)
 

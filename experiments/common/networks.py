@@ -1,48 +1,75 @@
-"""The networks of the experiments."""
+"""The networks of the experiments. One is a dataclass of settings that says what becomes of the inputs.
 
-from typing import Literal
+A new one is such a dataclass here, and its name in `Settings`.
+"""
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
+import tyro
 
 from bbinn_jax import BinaryConv, BinaryDense
+from experiments.common.config import BELOW_ONE, check_ranges, check_widths
+
+OF_NETWORK = tyro.conf.arg(
+    name="network", metavar="NAME", help="Chooses dense layers (mlp), or convolutions before them (vgg)."
+)
 
 
-class MLP(nn.Module):
-    """The paper's multilayer perceptron: binary weights, real activations.
+class Network(nn.Module):
+    """A network as Flax has it: ``apply(variables, inputs, train=...)`` gives logits [batch, class].
 
-    Each layer is dropout, `BinaryDense`, batch norm, and (but for the last) ReLU.
-    Source: arXiv 2002.10778, appendix.
-
-    Args:
-        hidden: width of each hidden layer.
-        num_classes: number of logits.
-        dropout: rate before each layer.
-        batch_norm_decay: of the running statistics.
-        batch_norm_eps: added to the variance.
-        batch_norm_gain: whether batch norms have a trained real gain and bias.
-        output_scale: whether a trained real scalar multiplies the logits. Without
-            it the last batch norm caps the confidence, for 10 classes at about 0.757.
-        norm: what follows a dense layer: "batch", "layer" (of each image by itself, without
-            gain: there are no statistics to keep), or "none", a constant that keeps the
-            size of the activations, sqrt(2 / inputs).
+    In training it draws dropout if there is a key for it.
     """
 
-    hidden: tuple[int, ...]
+    settings: Any  # one of `Settings`
     num_classes: int
-    dropout: float = 0.0
-    batch_norm_decay: float = 0.85
-    batch_norm_eps: float = 1e-4
-    batch_norm_gain: bool = False
-    output_scale: bool = False
-    norm: Literal["batch", "layer", "none"] = "batch"
 
     @nn.compact
     def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
-        x = x.reshape(len(x), -1)
-        for i, width in enumerate((*self.hidden, self.num_classes)):
+        return self.settings.logits(self, x, train)
+
+
+@dataclass(frozen=True)
+class MLP:
+    """The paper's multilayer perceptron: binary weights, real activations.
+
+    Each layer is dropout, `BinaryDense`, a norm, and (but for the last) ReLU.
+    Source: arXiv 2002.10778, appendix.
+    """
+
+    name: Annotated[str, OF_NETWORK] = "mlp"
+    hidden: tuple[int, ...] = (512, 512)
+    """Sets the width of each hidden dense layer."""
+    dropout: float = 0.0
+    """Drops this share of the inputs of each dense layer in training."""
+    batch_norm_decay: float = 0.85
+    """Sets how slowly the running statistics of batch norms change: this much of them stays in a step."""
+    batch_norm_eps: float = 1e-4
+    """Is added to the variance in norms."""
+    batch_norm_gain: bool = False
+    """Gives batch norms a trained real gain and bias."""
+    output_scale: bool = False
+    """Multiplies the logits by a trained real number; without it the last batch norm caps the confidence, of 10 classes
+    at about 0.757."""
+    norm: tyro.conf.Suppress[Literal["batch", "layer", "none"]] = "batch"
+    """Chooses what follows a dense layer: a batch norm, a layer norm (of each image by itself, without gain), or a
+    constant that keeps the size of the activations, sqrt(2 / inputs)."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a field out of its range."""
+        below_one = (("batch_norm_decay", *BELOW_ONE), ("dropout", *BELOW_ONE))
+        check_ranges(self, (*below_one, ("batch_norm_eps", 0, None)))
+        check_widths(self, "hidden")
+
+    def logits(self, network: Network, x: jax.Array, train: bool) -> jax.Array:
+        """Logits [batch, class] for inputs [batch, ...]."""
+        x = x.reshape(x.shape[0], -1)
+        for i, width in enumerate((*self.hidden, network.num_classes)):
             num_inputs = x.shape[1]
-            x = nn.Dropout(self.dropout, deterministic=not train)(x)
+            x = nn.Dropout(self.dropout, deterministic=not (train and network.has_rng("dropout")))(x)
             x = BinaryDense(width)(x)
             if self.norm == "batch":
                 x = _batch_norm(self, train)(x)
@@ -53,51 +80,43 @@ class MLP(nn.Module):
             if i < len(self.hidden):
                 x = nn.relu(x)
         if self.output_scale:
-            x = x * self.param("output_scale", nn.initializers.ones, ())
+            x = x * network.param("output_scale", nn.initializers.ones, ())
         return x
 
 
-class VGG(nn.Module):
-    """The paper's convolutional network: binary weights, real activations.
+@dataclass(frozen=True)
+class VGG(MLP):
+    """The paper's convolutional network: for each width two 3x3 convolutions, then an `MLP`.
 
-    For each width two 3x3 convolutions, then an `MLP`. A convolution is followed by
-    batch norm and ReLU, the second one of a width by 2x2 max-pooling before them.
+    A convolution is followed by batch norm and ReLU, the second one of a width by 2x2 max-pooling before them.
     Source: arXiv 2002.10778, appendix.
-
-    Args:
-        channels: width of each pair of convolutions.
-        hidden: width of each hidden dense layer.
-        num_classes: number of logits.
-        dropout, batch_norm_decay, batch_norm_eps, batch_norm_gain, output_scale: as in
-            `MLP`; dropout is before the dense layers.
     """
 
-    channels: tuple[int, ...]
-    hidden: tuple[int, ...]
-    num_classes: int
-    dropout: float = 0.0
-    batch_norm_decay: float = 0.8
-    batch_norm_eps: float = 1e-5
-    batch_norm_gain: bool = False
-    output_scale: bool = False
+    name: Annotated[str, OF_NETWORK] = "vgg"
+    channels: tuple[int, ...] = (128, 256, 512)
+    """Sets the width of each pair of convolutions."""
 
-    @nn.compact
-    def __call__(self, x: jax.Array, *, train: bool) -> jax.Array:
+    def __post_init__(self) -> None:
+        """Raises ValueError for a field out of its range."""
+        super().__post_init__()
+        check_widths(self, "channels")
+
+    def logits(self, network: Network, x: jax.Array, train: bool) -> jax.Array:
+        """Logits [batch, class] for images [batch, height, width, channel]; raises ValueError for too small ones."""
+        smallest = min(x.shape[1:3])
+        if smallest >> len(self.channels) == 0:
+            raise ValueError(f"channels must leave something of images {smallest} pixels wide, got {self.channels!r}")
         for width in self.channels:
             for pooled in (False, True):
                 x = BinaryConv(width, (3, 3))(x)
                 if pooled:
                     x = nn.max_pool(x, (2, 2), strides=(2, 2))
                 x = nn.relu(_batch_norm(self, train)(x))
-        return MLP(
-            hidden=self.hidden,
-            num_classes=self.num_classes,
-            dropout=self.dropout,
-            batch_norm_decay=self.batch_norm_decay,
-            batch_norm_eps=self.batch_norm_eps,
-            batch_norm_gain=self.batch_norm_gain,
-            output_scale=self.output_scale,
-        )(x, train=train)
+        dense = {field: getattr(self, field) for field in MLP.__dataclass_fields__ if field != "name"}
+        return Network(MLP(**dense), network.num_classes, name="MLP_0")(x, train=train)
+
+
+Settings = MLP | VGG
 
 
 class TanhMLP(nn.Module):
@@ -118,11 +137,11 @@ class TanhMLP(nn.Module):
         return BinaryDense(1, use_bias=True)(x)[:, 0]
 
 
-def _batch_norm(network: MLP | VGG, train: bool) -> nn.BatchNorm:
+def _batch_norm(settings: MLP, train: bool) -> nn.BatchNorm:
     return nn.BatchNorm(
         use_running_average=not train,
-        momentum=network.batch_norm_decay,
-        epsilon=network.batch_norm_eps,
-        use_scale=network.batch_norm_gain,
-        use_bias=network.batch_norm_gain,
+        momentum=settings.batch_norm_decay,
+        epsilon=settings.batch_norm_eps,
+        use_scale=settings.batch_norm_gain,
+        use_bias=settings.batch_norm_gain,
     )

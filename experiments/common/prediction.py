@@ -10,8 +10,8 @@ import numpy as np
 
 import bbinn_jax as bb
 from bbinn_jax._checks import path_name
-from experiments.common.data import Dataset
-from experiments.common.training import Method, State
+from experiments.common.data import Dataset, Index
+from experiments.common.training import Method, Problem, State
 
 ApplyFn = Callable[[Any, jax.Array], jax.Array]
 SCORES = {
@@ -31,11 +31,13 @@ class Network(NamedTuple):
             whose ``natural`` are the weights.
         apply_fn: ``apply_fn(weights, inputs)`` gives the output of the network for any weights, the mode or a sample.
         preprocess: makes inputs of what was measured: ``(x - input_mean) / input_std``, both in ``posterior.config``.
+        held_back: the training images that its validation had, a `data.Split`, where there are any.
     """
 
     posterior: bb.Posterior
     apply_fn: ApplyFn
     preprocess: Callable[[Any], jax.Array]
+    held_back: Any = None
 
 
 def preprocessing(config: dict[str, Any], dtype: Any = np.float32) -> Callable[[Any], jax.Array]:
@@ -53,7 +55,7 @@ def network(model: nn.Module, state: State, reference: jax.Array, batch_size: in
     """The network in prediction, a function ``apply_fn(weights, images)``.
 
     Args:
-        model: it has fields ``dropout`` and ``batch_norm_decay``.
+        model: it draws no dropout where it has no key for it.
         state: of one seed.
         reference: training images. Each network that predicts has the statistics of its own
             activations on them in its batch norms; where there are none, those kept in training.
@@ -81,40 +83,31 @@ def statistics(model: nn.Module, state: State, weights: Any, reference: jax.Arra
 
 def reestimate(model: nn.Module, params: Any, batch_stats: Any, images: jax.Array, batch_size: int) -> Any:
     """The batch-norm statistics that one network has on images; a last incomplete batch is left out."""
-    measuring: Any = model.clone(dropout=0.0)  # type: ignore[call-arg]
     batch_size = min(batch_size, len(images))
     num_batches = len(images) // batch_size
     batches = images[: num_batches * batch_size].reshape(num_batches, batch_size, *images.shape[1:])
 
     def update(batch_stats: Any, batch: jax.Array) -> Any:
         variables = {"params": params, "batch_stats": batch_stats}
-        return measuring.apply(variables, batch, train=True, mutable=["batch_stats"])[1]["batch_stats"]
+        return model.apply(variables, batch, train=True, mutable=["batch_stats"])[1]["batch_stats"]
 
     return bb.recalibrate_batch_norm(update, batch_stats, batches)
 
 
 def predict(
-    method: Method,
-    model: nn.Module,
-    num_samples: int,
-    dataset: Dataset,
-    state: State,
-    key: jax.Array,
-    validation: jax.Array,
-    reference: jax.Array,
+    problem: Problem, num_samples: int, dataset: Dataset, state: State, key: jax.Array, index: Index
 ) -> dict[str, tuple[bb.Prediction, bb.Prediction]]:
     """What one seed's predictors, "mode" and where there is a posterior "mean", say of test and validation images.
 
     Args:
-        method, model: what was trained.
+        problem: what was trained.
         num_samples: networks in the mean.
         dataset: all images.
-        state: of one seed.
-        key: for the samples.
-        validation, reference: indices of training images, the latter as for `network`.
+        state, key, index: of one seed; the key is for the samples.
     """
-    apply_fn = network(model, state, dataset.train.images[reference])
-    images = jnp.concatenate([dataset.test.images, dataset.train.images[validation]])
+    method = problem.method
+    apply_fn = network(problem.model, state, dataset.train.images[index.reference])
+    images = jnp.concatenate([dataset.test.images, dataset.train.images[index.validation]])
     predictions = {"mode": predict_mode(method, apply_fn, state, images)}
     if method.is_posterior:
         # One network at a time: memory does not grow with their number.
@@ -142,34 +135,27 @@ def shipped(method: Method, state: State) -> Any:
 
 
 def evaluate_epoch(
-    method: Method,
-    model: nn.Module,
-    temperature: float,
-    dataset: Dataset,
-    state: State,
-    modes: tuple[Any, Any],
-    validation: jax.Array,
-    reference: jax.Array,
+    problem: Problem, temperature: float, dataset: Dataset, state: State, modes: tuple[Any, Any], index: Index
 ) -> dict[str, Any]:
     """How the network of one seed does after an epoch, what the posterior looks like and how far it has moved.
 
     Args:
-        method, model: what is trained.
+        problem: what is trained.
         temperature: of the relaxed samples.
         dataset: all images.
-        state: after the epoch.
+        state, index: of one seed, after the epoch.
         modes: the binary weights before the first epoch, and before this one.
-        validation, reference: indices of training images, as for `network`.
 
     Returns:
         Scalars by name; None where the method has no such thing.
     """
-    apply_fn = network(model, state, dataset.train.images[reference])
+    method, validation = problem.method, part(dataset.train, index.validation)
+    apply_fn = network(problem.model, state, dataset.train.images[index.reference])
     natural = state.params[0]
-    on_validation = predict_mode(method, apply_fn, state, dataset.train.images[validation])
+    on_validation = predict_mode(method, apply_fn, state, validation.images)
     on_test = predict_mode(method, apply_fn, state, dataset.test.images)
     values = {
-        "validation_accuracy": bb.metrics.accuracy(on_validation.probabilities, dataset.train.labels[validation]),
+        "validation_accuracy": bb.metrics.accuracy(on_validation.probabilities, validation.labels),
         "test_accuracy_mode": bb.metrics.accuracy(on_test.probabilities, dataset.test.labels),
         "test_nll_mode": bb.metrics.negative_log_likelihood(on_test.probabilities, dataset.test.labels),
         "flip_rate": bb.diagnostics.flip_rate(natural, modes[1]) if method.is_binary else None,

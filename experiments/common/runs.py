@@ -4,7 +4,6 @@ results.json appears last and whole: a folder that holds one holds a finished ru
 """
 
 import contextlib
-import dataclasses
 import fcntl
 import json
 import os
@@ -14,16 +13,22 @@ import statistics
 import subprocess
 import sys
 from functools import partial
+from importlib import metadata
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from experiments.common import checkpoints, console, reading
-from experiments.common.endings import printable
+import bbinn_jax as bb
+from bbinn_jax._checks import path_name
+from experiments.common import checkpoints, console, devices, reading
+from experiments.common.config import flat
+from experiments.common.endings import printable, user_errors
+from experiments.common.training import Finite
 
-Config = TypeVar("Config")
+State = TypeVar("State")
 
 # Fields of a config that change where a run goes, how far and on what devices, and not what it computes.
 NOT_OF_THE_RUN = (
@@ -114,9 +119,8 @@ def identity(experiment: str, config: Any) -> str:
 
 
 def _identity(experiment: str, config: Any) -> dict[str, Any]:
-    fields = {"experiment": experiment, **dataclasses.asdict(config)}
-    fields = {name: value for name, value in fields.items() if name not in NOT_OF_THE_RUN}
-    return json.loads(json.dumps(fields, default=str))  # as it will be read again: lists for tuples
+    fields = {"experiment": experiment, **flat(config)}
+    return {name: value for name, value in fields.items() if name not in NOT_OF_THE_RUN}
 
 
 def kept_config(config: Any, seed: int, input_mean: Any, input_std: Any) -> dict[str, Any]:
@@ -124,15 +128,10 @@ def kept_config(config: Any, seed: int, input_mean: Any, input_std: Any) -> dict
 
     A network sees ``(input - input_mean) / input_std``, and so these two, lists [channel], are kept with it.
     """
-    fields = dataclasses.asdict(config) | {"resume": False, "overwrite": False, "seeds": 1, "seed": seed}
-    fields = {name: None if isinstance(x, Path) or name == "coordinator_address" else x for name, x in fields.items()}
-    return fields | {"input_mean": np.ravel(input_mean).tolist(), "input_std": np.ravel(input_std).tolist()}
-
-
-def config_of(kind: type[Config], fields: dict[str, Any]) -> Config:
-    """The config whose fields have been JSON, which knows lists and no tuples; what are no fields is left out."""
-    names = {field.name for field in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    return kind(**{name: tuple(x) if isinstance(x, list) else x for name, x in fields.items() if name in names})
+    fields = flat(config) | {"input_mean": np.ravel(input_mean).tolist(), "input_std": np.ravel(input_std).tolist()}
+    of_one = {"resume": False, "overwrite": False, "seeds": 1, "seed": seed}
+    nowhere = dict.fromkeys(("out", "beside", "data", "coordinator_address"))
+    return fields | {name: value for name, value in (of_one | nowhere).items() if name in fields}
 
 
 def _read_config(folder: Path) -> dict[str, Any] | None:
@@ -167,7 +166,7 @@ def start(folder: Path, experiment: str, config: Any) -> contextlib.ExitStack:
         for path in _found(folder, UNFINISHED if goes_on else FILES):
             _remove(path)
         if not goes_on:
-            write_json(folder / "config.json", {"experiment": experiment, **dataclasses.asdict(config)})
+            write_json(folder / "config.json", {"experiment": experiment, **flat(config)})
         lock.push(partial(_say_where, folder, hasattr(config, "resume")))
         return lock.pop_all()
 
@@ -192,6 +191,74 @@ def _remove(path: Path) -> None:
         shutil.rmtree(trash, ignore_errors=True)
         path = path.rename(trash)
     shutil.rmtree(path)
+
+
+class Progress(NamedTuple):
+    """How far a run has come.
+
+    Attributes:
+        done: epochs (or tasks) that are done.
+        seconds: spent on them.
+        history: a line of metrics for each of them and each seed.
+    """
+
+    done: int
+    seconds: float
+    history: list[dict[str, Any]]
+
+
+def goes_on(folder: Path, experiment: str, config: Any, state: State, unit: str = "epoch") -> tuple[State, Progress]:
+    """The state of the last checkpoint in a folder, and what led to it; the state itself where there is none.
+
+    Ends the program, with one line, where the checkpoint or the metrics are damaged.
+    """
+    done, seconds, lines = devices.on_first(partial(checkpoints.latest, folder)) or 0, 0.0, ""
+    with user_errors():
+        if done:
+            restore = partial(checkpoints.restore, folder, done, state, identity(experiment, config))
+            state, seconds, lines = devices.state_on_first(restore, state)
+        rewind = partial(rewind_metrics, folder, lines, done, config.seeds, unit)
+        history = devices.on_first(rewind)
+    if done:
+        console.write(f"continuing after {unit} {done}")
+    elif config.resume:
+        console.write(f"no checkpoint to continue from: starting at the first {unit}")
+    return state, Progress(done, seconds, history)
+
+
+def save_checkpoint(folder: Path, experiment: str, config: Any, state: Any, progress: Progress) -> None:
+    """Keeps the state of a run, and what led to it."""
+    text = metrics_text(progress.history)
+    of_run = (identity(experiment, config), text)
+    save = partial(checkpoints.save, folder, progress.done, state, progress.seconds, *of_run)
+    devices.on_first(save)
+
+
+def stop_if_not_finite(finite: Finite, where: str, first_seed: int, folder: Path, state: Any) -> None:
+    """Ends the program if a loss, a gradient or (in the state) what the last step made of them is not finite.
+
+    Args:
+        finite: of each seed.
+        where: the step and epoch, for the message.
+        first_seed: of the run.
+        folder: of the run.
+        state: of each seed, after the step.
+    """
+    after = {"parameter": bb.combine(*state.params), "batch-norm statistic": state.batch_stats}
+    for what, tree in {"loss": finite.loss, "gradient of": finite.gradient, **_are_finite(after)}.items():
+        for path, is_finite in jax.tree_util.tree_leaves_with_path(tree):
+            for i in np.flatnonzero(~np.asarray(is_finite)):
+                checkpoint = checkpoints.latest(folder)
+                kept = f"{folder}/checkpoints/{checkpoint} is kept" if checkpoint else "there is no checkpoint yet"
+                name = f"the {what} {path_name(path)}".rstrip()
+                message = f"error: {name} is not finite in {where}, seed {first_seed + i}; {kept}"
+                raise SystemExit(printable(message))
+
+
+@jax.jit
+def _are_finite(tree: Any) -> Any:
+    """Whether all numbers of each seed, the first axis, are finite."""
+    return jax.tree.map(lambda x: jnp.all(jnp.isfinite(x), axis=tuple(range(1, x.ndim))), tree)
 
 
 def append_metrics(folder: Path, metrics: list[dict[str, Any]]) -> None:
@@ -275,7 +342,7 @@ def _write_whole(path: Path, text: str) -> None:
 
 
 def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
-    """The results of a run of one seed; of several the mean and (NAME_std) the standard deviation of what was measured.
+    """The results of a run of one seed; of several the mean and (NAME_std) the sample deviation of what was measured.
 
     Lists of numbers are taken number by number. The results of each seed are then a list under "runs".
 
@@ -291,9 +358,24 @@ def summary(results: list[dict[str, Any]]) -> dict[str, Any]:
     return {
         **results[0],
         **{name: jax.tree.map(lambda *x: statistics.fmean(x), *values) for name, values in columns.items()},
-        **{f"{name}_std": jax.tree.map(lambda *x: statistics.pstdev(x), *values) for name, values in columns.items()},
+        **{f"{name}_std": jax.tree.map(lambda *x: statistics.stdev(x), *values) for name, values in columns.items()},
         "seeds": len(results),
         "runs": results,
+    }
+
+
+def record(experiment: str, config: Any) -> dict[str, Any]:
+    """What results.json of every run says of where its numbers come from."""
+    versions = {f"{name}_version": metadata.version(name) for name in ("jax", "flax", "optax", "numpy", "bbinn_jax")}
+    return {
+        "experiment": experiment,
+        "preset": config.preset,
+        "seed": config.seed,
+        "device": jax.devices()[0].device_kind,
+        **versions,
+        "command": command(),
+        "commit": commit(),
+        "config": flat(config),
     }
 
 

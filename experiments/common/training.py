@@ -16,7 +16,7 @@ import optax
 
 import bbinn_jax as bb
 from bbinn_jax._mapping import over_leading_axis
-from experiments.common import devices as sharding
+from experiments.common import devices
 from experiments.common.data import Split
 
 
@@ -42,6 +42,22 @@ class Method(NamedTuple):
     noisy_activations: bool = False
 
 
+class Problem(NamedTuple):
+    """What is trained, and how.
+
+    Attributes:
+        method: how.
+        model: what; ``apply(variables, images, train=...)`` gives logits.
+        batch_size: images in a batch.
+        augment: ``augment(key, images)`` changes the images of a batch.
+    """
+
+    method: Method
+    model: nn.Module
+    batch_size: int
+    augment: Callable[[jax.Array, jax.Array], jax.Array] = lambda key, images: images
+
+
 class State(NamedTuple):
     """All that changes in training."""
 
@@ -65,37 +81,33 @@ class Finite(NamedTuple):
     gradient: Any  # a tree like the network's parameters
 
 
-def init(method: Method, model: nn.Module, key: jax.Array, images: jax.Array) -> State:
+def init(problem: Problem, key: jax.Array, images: jax.Array) -> State:
     """The state of one seed before the first step; images [n, ...] only for their shape."""
+    method = problem.method
     model_key, method_key = jax.random.split(key)
-    variables = model.init(model_key, images[:1], train=False)
+    variables = problem.model.init(model_key, images[:1], train=False)
     natural, real = bb.partition(variables["params"])
     params = (method.init(method_key, natural), real)
     return State(params, method.optimizer.init(params), variables.get("batch_stats", {}), jnp.zeros((), jnp.int32))
 
 
 def train_step(
-    method: Method,
-    model: nn.Module,
-    augment: Callable[[jax.Array, jax.Array], jax.Array],
-    state: State,
-    key: jax.Array,
-    images: jax.Array,
-    labels: jax.Array,
+    problem: Problem, state: State, key: jax.Array, images: jax.Array, labels: jax.Array
 ) -> tuple[State, Metrics, Finite]:
-    """One step of one seed on a batch; ``augment(key, images)`` changes its images."""
+    """One step of one seed on a batch."""
+    method = problem.method
     sample_key, dropout_key, augment_key = jax.random.split(jax.random.fold_in(key, state.step), 3)
 
     def loss_fn(weights, real, probes):
-        weights = sharding.over_samples(weights)
+        weights = devices.over_samples(weights)
         params = jax.tree.map(jnp.add, bb.combine(weights, real), probes)
         rngs, variance = {"dropout": dropout_key}, {}
         if method.noisy_activations:
             rngs["weight_noise"] = sample_key
             variance = jax.tree.map(lambda mean: 1 - mean**2, weights)
-        logits, updated = model.apply(
+        logits, updated = problem.model.apply(
             {"params": params, "batch_stats": state.batch_stats, "variance": variance},
-            augment(augment_key, images),
+            problem.augment(augment_key, images),
             train=True,
             mutable=["batch_stats"],
             rngs=rngs,
@@ -116,20 +128,12 @@ def train_step(
 
 
 def train_epoch(
-    method: Method,
-    model: nn.Module,
-    augment: Callable[[jax.Array, jax.Array], jax.Array],
-    batch_size: int,
-    states: State,
-    keys: jax.Array,
-    data: Split,
-    index: jax.Array,
+    problem: Problem, states: State, keys: jax.Array, data: Split, index: jax.Array
 ) -> tuple[State, Metrics, Finite]:
     """One pass over the data in random order; a last incomplete batch is left out.
 
     Args:
-        method, model, augment: what is trained, and how.
-        batch_size: images in a batch.
+        problem: what is trained, and how.
         states: of every seed.
         keys: [seed].
         data: all images.
@@ -139,16 +143,16 @@ def train_epoch(
         States, metrics and finiteness of every seed. The loop ends with the first step
         in which a seed's loss or gradient is not finite; ``State.step`` counts that step.
     """
-    num_steps = index.shape[1] // batch_size
+    num_steps = index.shape[1] // problem.batch_size
 
     def shuffle(state: State, key: jax.Array, index: jax.Array) -> tuple[jax.Array, jax.Array]:
         step_key, order_key = jax.random.split(key)
         order = jax.random.permutation(jax.random.fold_in(order_key, state.step), index)
-        return step_key, order[: num_steps * batch_size].reshape(num_steps, batch_size)
+        return step_key, order[: num_steps * problem.batch_size].reshape(num_steps, problem.batch_size)
 
     def step(state: State, key: jax.Array, batch: jax.Array) -> tuple[State, Metrics, Finite]:
-        batch = sharding.over_data(batch)  # the images and labels follow
-        return train_step(method, model, augment, state, key, data.images[batch], data.labels[batch])
+        batch = devices.over_data(batch)  # the images and labels follow
+        return train_step(problem, state, key, data.images[batch], data.labels[batch])
 
     def goes_on(carry):
         i, _, _, finite = carry

@@ -8,29 +8,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from bbinn_jax import Prediction
+from experiments.common.classifier import Outcome
 from experiments.common.colours import BLUE, GREY, ORANGE, RED
 from experiments.common.data import Dataset
 
 
-def image_classification(
-    path: Path,
-    results: dict[str, Any],
-    history: list[dict[str, Any]],
-    dataset: Dataset,
-    predictions: dict[str, Prediction],
-    num_unsure: int = 10,
-) -> Path:
+def draw(path: Path, outcome: Outcome, dataset: Dataset, num_unsure: int = 10) -> None:
     """Learning curves, the entropies of right and wrong answers, and the images the network is most unsure about.
 
     Args:
         path: of the PNG file.
-        results: of the run.
-        history: metrics of each epoch.
+        outcome: of the run.
         dataset: its test images and labels are shown.
-        predictions: for the test images, "mode" and where there is one "mean".
         num_unsure: how many images are shown.
     """
+    results, history, predictions = outcome
     name = "mean" if "mean" in predictions else "mode"
     binary, real = results["num_binary_weights"], results["num_real_parameters"]
     weights = f"{binary:,} binary" if binary else f"{real:,} real"
@@ -56,7 +48,6 @@ def image_classification(
         _image(cells[0, column], pixels, f"label {labels[i]}")
         _probabilities(cells[1, column], probabilities[i], labels[i], first=column == 0)
     figure.savefig(path, dpi=120)
-    return path
 
 
 def _learning_curves(axes: Axes, history: list[dict[str, Any]]) -> None:
