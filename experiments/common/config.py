@@ -82,7 +82,7 @@ def parse(
                     default=default,
                     prog=prog,
                     args=argv,
-                    description="\n\n".join([config_class.__doc__ or "", *texts]),
+                    description="\n".join([config_class.__doc__ or "", "", *texts]),
                     config=(tyro.conf.AvoidSubcommands, tyro.conf.OmitArgPrefixes),
                 )
         except SystemExit as stop:
