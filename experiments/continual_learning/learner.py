@@ -199,8 +199,8 @@ def train_task(
     learned, curve = learned._replace(state=compiled.start(learned.state)), []
     for first, end in itertools.pairwise([0, *curve_epochs(config)]):
         state, metrics, finite = compiled.train(jnp.int32(end - first), learned.state, of_task)
-        where = f"step {state.step.min()} (epoch {(task - 1) * config.epochs + end})"
-        runs.stop_if_not_finite(finite, where, config.seed, out, state)
+        epoch = (task - 1) * config.epochs + end
+        runs.stop_if_not_finite(finite, config.seed, state.step.min(), epoch, out, state)
         statistics = compiled.keep(learned.statistics, jnp.int32(task - 1), state.batch_stats)
         learned = learned._replace(state=state, statistics=statistics)
         scores = compiled.test_within(jnp.int32(task), learned)

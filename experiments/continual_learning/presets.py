@@ -77,12 +77,11 @@ class Config(images.Settings):
 def permuted_digits(method: str) -> Config:
     """1,437 images of 8x8 pixels, half a minute on a CPU, nothing to download."""
     undecided = {"noise": Activations(), "learning_rate": 1e-2, "kl_weight": 0.2, "init_scale": 1.0}
+    bop = {"gamma": 1e-2, "threshold": 1e-3}
     return Config(
         preset="permuted-digits",
         dataset="digits",
-        method=_method(
-            method, bayesbinn=undecided, bop={"gamma": 1e-2, "threshold": 1e-3}, bimu={"noise": Activations()}
-        ),
+        method=_method(method, bayesbinn=undecided, bop=bop, bimu={"noise": Activations()}),
         tasks=5,
         epochs=50,
         batch_size=50,
