@@ -79,7 +79,7 @@ def test_batch_norm_gain_is_a_choice(gain, parameters):
 
 
 def test_running_statistics_decay_as_told():
-    model = Network(MLP(hidden=(), batch_norm_decay=0.7), 4)
+    model = Network(MLP(hidden=(4,), batch_norm_decay=0.7), 3)
     variables = model.init(jax.random.key(0), IMAGES, train=False)
     _, updated = model.apply(variables, IMAGES, train=True, mutable=["batch_stats"])
     logits = np.asarray(IMAGES.reshape(6, -1) @ variables["params"]["BinaryDense_0"]["binary_kernel"])
