@@ -51,11 +51,21 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("dataset", "method", "preset", "device"), _is_name),
     **dict.fromkeys(("test_accuracy_mode", "test_accuracy_mean"), lambda value: _is_number(value, 0, 1)),
     **dict.fromkeys(("epoch", "epochs", "stop_after_epochs"), lambda x: type(x) is int and 1 <= x <= 10**9),
+    "seeds": lambda value: type(value) is int and 1 <= value <= 10**9,
     "seed": lambda value: type(value) is int and 0 <= value < 2**32,
     "wall_seconds": lambda value: _is_number(value, 0, 1e12),
 }
-RESULTS = ["experiment", "dataset", "method", "seed", "epochs", "test_accuracy_mode"]
-OPTIONAL = ["preset", "device", "wall_seconds", "test_accuracy_mean"]
+RESULTS = ("experiment", "dataset", "method", "seed", "epochs", "test_accuracy_mode")  # must be there
+SHARED = (
+    "experiment",
+    "dataset",
+    "method",
+    "epochs",
+    "preset",
+    "device",
+    "wall_seconds",
+)  # by the seeds of one program
+EPOCH = ("epoch", "test_accuracy_mode")
 
 
 def find(folders: list[Path]) -> tuple[list[Run], list[str]]:
@@ -67,25 +77,26 @@ def find(folders: list[Path]) -> tuple[list[Run], list[str]]:
     finished: dict[str, list[Run]] = {}  # by real path: folders may overlap
     told: dict[str | Path, str] = {}
 
-    def tell_folder(error: OSError) -> None:
-        told[os.path.realpath(error.filename)] = f"left out: {error.filename} cannot be read: {error.strerror}"
+    def tell(error: OSError, real: str | None = None) -> None:
+        told[real or os.path.realpath(error.filename)] = f"left out: {error.filename} cannot be read: {error.strerror}"
 
     for folder in folders:
         if not folder.is_dir():
             raise ValueError(f"no such folder: {printable(str(folder))}")
-        walk = os.walk(folder, onerror=tell_folder)
+        walk = os.walk(folder, onerror=tell)
         names = {Path(here): {*dirs, *files} for here, dirs, files in walk}
         paths = [here for here in names if names[here] & {"results.json", "config.json"}]
         paths += [here / x for here in names for x in names[here] if x.endswith(".jsonl") and x != "metrics.jsonl"]
-        here = [os.path.realpath(path) for path in paths]
-        for path, real in sorted(zip(paths, here, strict=True)):
+        for path in sorted(paths):
+            real = os.path.realpath(path)
             try:
                 finished[real], unfinished = read_lines(path) if path.suffix == ".jsonl" else read_folder(path)
-            except (ValueError, OSError) as error:
-                unfinished = f"left out: {_cannot_be_read(error) if isinstance(error, OSError) else error}"
-            if unfinished:
-                told[real] = unfinished
-        if not any(finished.get(real) for real in here):
+                told |= {real: unfinished} if unfinished else {}
+            except OSError as error:
+                tell(error, real)
+            except ValueError as error:
+                told[real] = f"left out: {error}"
+        if not any(finished.get(os.path.realpath(path)) for path in paths):
             told[folder] = f"no finished runs of {EXPERIMENT} in {folder}"
     runs = [run for several in finished.values() for run in several]
     if not runs:
@@ -100,117 +111,94 @@ def read_folder(folder: Path) -> tuple[list[Run], str | None]:
         ValueError: a file is damaged, or lacks fields.
         OSError: a file cannot be read.
     """
-    for path in (folder / name for name in reading.DIGESTS.values()):
-        if os.path.lexists(path) and not path.is_file():  # but a folder, or a pipe whose end may never come
-            raise ValueError(f"{path} cannot be read: not a file")
+    results, config, metrics = (folder / name for name in reading.DIGESTS.values())
+    for path in (results, config, metrics):
+        if os.path.lexists(path):
+            _must_be_a_file(path)
     run = reading.read(folder)
     experiment = (run.results or run.config).get("experiment")
-    if isinstance(experiment, str) and experiment != EXPERIMENT:
+    if experiment != EXPERIMENT and (isinstance(experiment, str) or run.results is None):
         return [], None
-    metrics = [_epoch(f"{folder / 'metrics.jsonl'}: line {i}", line) for i, line in enumerate(run.metrics, 1)]
+    epochs = [(f"{metrics}: line {i}", line) for i, line in enumerate(run.metrics, 1)]
     if run.results is not None:
-        return _runs(folder / "results.json", run.results, metrics, folder / "config.json", run.config), None
-    config = _config(folder / "config.json", run.config)
-    if not run.config or not (folder / "metrics.jsonl").exists():
-        return [], None
-    epoch, stop = max((line["epoch"] for line in metrics), default=0), config.get("stop_after_epochs")
-    total = stop if stop and epoch <= stop else config.get("epochs")  # a resumed run goes on after its first stop
-    return [], f"not finished: {folder}, epoch {epoch} of {total}"
+        within = run.results.get("config", {})
+        return _runs(results, run.results, epochs, *((config, run.config) if run.config else (results, within))), None
+    settings_of_it = _checked(config, run.config)
+    epoch, stop = (
+        max((_checked(*x, EPOCH)["epoch"] for x in epochs), default=0),
+        settings_of_it.get("stop_after_epochs"),
+    )
+    total = (
+        stop if stop and epoch <= stop else settings_of_it.get("epochs")
+    )  # a resumed run goes on after its first stop
+    return [], f"not finished: {folder}, epoch {epoch} of {total}" if metrics.exists() else None
 
 
 def read_lines(path: Path) -> tuple[list[Run], None]:
     """The runs in a results file, a line each, which may hold the metrics of its epochs; raises as `read_folder`."""
-    if not path.is_file():
-        raise ValueError(f"{path} cannot be read: not a file")
+    _must_be_a_file(path)
     found = []
     for i, line in enumerate(reading.read_lines(path), 1):
         if line.get("experiment") == EXPERIMENT:
-            metrics = line.get("metrics", [])
-            if not isinstance(metrics, list):
-                raise ValueError(f"{path}: line {i} lacks metrics, or they are of the wrong type")
-            found += _runs(f"{path}: line {i}", line, [_epoch(f"{path}: line {i}", x) for x in metrics])
+            where, metrics = f"{path}: line {i}", line.get("metrics", [])
+            epochs = [(f"{where}: metrics", x) for x in (metrics if isinstance(metrics, list) else [metrics])]
+            found += _runs(where, line, epochs, f"{where}: config", line.get("config", {}))
     return found, None
 
 
-def _runs(
-    where: Path | str,
-    results: dict[str, Any],
-    metrics: list[dict[str, Any]],
-    where_config: Path | None = None,
-    config: dict[str, Any] | None = None,
-) -> list[Run]:
-    """A run for each seed in results, which may hold the config."""
+def _must_be_a_file(path: Path) -> None:
+    if not path.is_file():  # but a folder, or a pipe whose end may never come
+        raise ValueError(f"{path} cannot be read: not a file")
+
+
+def _runs(where: Path | str, results: dict[str, Any], epochs: list[Any], where_config: Any, config: Any) -> list[Run]:
+    """A run for each seed in results; epochs are pairs of the place of their metrics and the metrics."""
     seeds = results.get("runs", [results])
     if not (isinstance(seeds, list) and seeds and all(isinstance(seed, dict) for seed in seeds)):
         raise ValueError(f"{where} lacks runs, or they are of the wrong type")
-    names = [*RESULTS, *OPTIONAL]
-    shared = {name: results.get(name) for name in names if name != "seed" and not name.startswith("test_")}
-    lines = [_checked(where, {name: (shared | seed).get(name) for name in names}, RESULTS) for seed in seeds]
-    if where_config and config:
-        config = _config(where_config, config)
-    else:
-        config = _config(f"{where}: config", results.get("config", {}))
-    runs = []
-    for line in lines:
-        together = len(seeds) if len(seeds) > 1 else config.get("seeds")
-        seconds, mean = line["wall_seconds"], line["test_accuracy_mean"]
-        runs.append(
-            Run(
-                path=str(where),
-                **{name: line[name] for name in ("seed", "dataset", "method", "epochs")},
-                total_epochs=config.get("epochs") or line["epochs"],
-                device=line["device"] or "",
-                changes=_changes(line, config),
-                minutes=seconds / 60 / (together if _is_number(together, 1, 1e9) else 1) if seconds else None,
-                mode=100 * line["test_accuracy_mode"],
-                mean=None if mean is None else 100 * mean,
-                errors={
-                    x["epoch"]: 100 - 100 * x["test_accuracy_mode"]
-                    for x in metrics
-                    if x["seed"] is None or x["seed"] == line["seed"]
-                },
-            )
+    shared = {name: results.get(name) for name in SHARED}
+    known = ("seed", "test_accuracy_mode", "test_accuracy_mean", *SHARED)
+    lines = [_checked(where, {x: (shared | seed).get(x) for x in known}, RESULTS) for seed in seeds]
+    config = _checked(where_config, config)
+    metrics = [_checked(place, line, EPOCH) for place, line in epochs]
+    together = len(seeds) if len(seeds) > 1 else config.get("seeds", 1)
+    return [
+        Run(
+            path=str(where),
+            **{name: line[name] for name in ("seed", "dataset", "method", "epochs")},
+            total_epochs=config.get("epochs") or line["epochs"],
+            device=line["device"] or "",
+            changes=_changes(line, config),
+            minutes=line["wall_seconds"] / 60 / together if line["wall_seconds"] else None,
+            mode=100 * line["test_accuracy_mode"],
+            mean=None if line["test_accuracy_mean"] is None else 100 * line["test_accuracy_mean"],
+            errors={
+                x["epoch"]: 100 - 100 * x["test_accuracy_mode"]
+                for x in metrics
+                if x.get("seed") in (None, line["seed"])  # None where the program has one
+            },
         )
-    return runs
+        for line in lines
+    ]
 
 
 def _changes(results: dict[str, Any], config: dict[str, Any]) -> str:
-    """What a run's settings change of its preset, or that they cannot be compared with one of the paper."""
-    name = results["preset"]
-    preset = settings.of_preset(name, results["method"])
-    of_the_paper = preset and name in (results["dataset"], f"{results['dataset']}-short")
-    texts = [] if of_the_paper else [f"preset {name}"]
-    unknown = {x: settings.as_typed(value) for x, value in config.items() if x not in preset}
-    changed = settings.changes(config, preset) | unknown
-    of_the_run = (*settings.NOT_SETTINGS, "dataset", "method", "epochs")
-    texts += [f"{x}={value}" for x, value in changed.items() if x not in of_the_run] if config else ["settings unknown"]
+    """What a run's settings change of its preset, and its preset where that is not one of the paper."""
+    preset = settings.of_preset(results["preset"], results["method"])
+    of_the_paper = preset and results["preset"] in (results["dataset"], f"{results['dataset']}-short")
+    texts = [] if of_the_paper else [f"preset {results['preset']}"]
+    of_the_row = ("dataset", "method", "epochs")
+    changed = {x: value for x, value in settings.changes(config, preset, every=True).items() if x not in of_the_row}
+    texts += [f"{x}={value}" for x, value in changed.items()] if config else ["settings unknown"]
     return printable(", ".join(texts))
 
 
-def _epoch(where: str, line: Any) -> dict[str, Any]:
-    if not isinstance(line, dict):
-        raise ValueError(f"{where} is not a JSON object")
-    fields = {name: line.get(name) for name in ("epoch", "test_accuracy_mode", "seed")}
-    return _checked(where, fields, ["epoch", "test_accuracy_mode"])
-
-
-def _config(where: Path | str, config: Any) -> dict[str, Any]:
-    """The settings in a config that a run has, or none."""
-    if not isinstance(config, dict):
-        raise ValueError(f"{where} is not a JSON object")
-    skipped = {*settings.NOT_SETTINGS, "dataset", "method"} - {"experiment", "stop_after_epochs", "seeds"}
-    is_file = isinstance(where, Path) and config
-    return _checked(where, {x: config[x] for x in config if x not in skipped}, ["experiment"] if is_file else [])
-
-
-def _checked(where: Path | str, fields: dict[str, Any], required: list[str]) -> dict[str, Any]:
+def _checked(where: Path | str, fields: Any, required: tuple[str, ...] = ()) -> dict[str, Any]:
     """The fields, each of which is what it must be, or None where it need not be there."""
+    if not isinstance(fields, dict):
+        raise ValueError(f"{where} is not a JSON object")
     known = dict.fromkeys(required) | fields
     bad = [x for x in known if not (KINDS.get(x, _is_setting)(known[x]) or (known[x] is None and x not in required))]
     if bad:
         raise ValueError(f"{where} lacks {', '.join(bad)}, or they are of the wrong type")
     return fields
-
-
-def _cannot_be_read(error: OSError) -> str:
-    return f"{error.filename} cannot be read: {error.strerror}"

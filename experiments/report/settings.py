@@ -18,16 +18,16 @@ def of_preset(name: Any, method: Any) -> dict[str, Any]:
     return dataclasses.asdict(PRESETS[name](method)) if name in PRESETS and method in METHODS else {}
 
 
-def changes(config: dict[str, Any], base: dict[str, Any]) -> dict[str, str]:
-    """The settings that both have, with another value in config: the value as one would type it.
+def changes(config: dict[str, Any], base: dict[str, Any], every: bool = False) -> dict[str, str]:
+    """The settings with another value in config than in base: the value as one would type it.
 
-    A setting that only one of them has belongs to another method, or to a version of the code that did not know it.
+    Of those that only config has, which belong to another method or version of the code, with ``every`` alone.
 
     >>> changes({"method": "ste", "hidden": [64, 64], "seed": 3}, {"method": "ste", "hidden": [32], "seed": 0})
     {'hidden': '64 64'}
     """
-    shared = (name for name in config if name in base and name not in NOT_SETTINGS)
-    return {name: as_typed(config[name]) for name in shared if as_typed(config[name]) != as_typed(base[name])}
+    texts = {x: as_typed(config[x]) for x in config if (every or x in base) and x not in NOT_SETTINGS}
+    return {x: text for x, text in texts.items() if x not in base or text != as_typed(base[x])}
 
 
 def flags(changed: dict[str, str]) -> str:
