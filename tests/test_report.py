@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from experiments.common import paper
 from experiments.report import __main__ as report
-from experiments.report import figure, paper, runs
+from experiments.report import figure, runs
 
 RESULTS = {
     "experiment": "image_classification",

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from experiments.common import settings, tables
+from experiments.common.tables import Column, Table
 from experiments.report import __main__ as report
-from experiments.report import settings, tables
-from experiments.report.tables import Column, Table
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = [path.parent for path in sorted(ROOT.glob("experiments/*/RESULTS.md"))]

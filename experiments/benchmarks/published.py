@@ -1,6 +1,6 @@
 """How the tables of RESULTS.md are made of the lines in results/."""
 
-from experiments.report.tables import Column, Line, Table
+from experiments.common.tables import Column, Line, Table
 
 RATIO = Column("ratio", "ratio", 2)
 MEMORY = Column("planned memory (MB)", "planned_bytes", 0, 1e-6)

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from experiments.common import images, methods
 from experiments.common.config import BELOW_ONE, check_ranges
-from experiments.common.methods import STE, Activations, BiMU, Bop, FullPrecision, Weights
+from experiments.common.methods import Activations, Weights
 from experiments.common.networks import MLP
 
 
@@ -25,7 +25,7 @@ class BayesBiNN(methods.BayesBiNN):
     """Chooses what the mean prediction averages; the paper's authors average logits."""
 
 
-Methods = BayesBiNN | STE | Bop | methods.PMF | BiMU | FullPrecision
+Methods = methods.Settings | BayesBiNN  # the last one of a name is taken
 METHODS: dict[str, Any] = {kind.name: kind for kind in get_args(Methods)}
 
 

@@ -1,6 +1,6 @@
 """How the tables of RESULTS.md are made of the lines in results/."""
 
-from experiments.report.tables import Column, Line, Table
+from experiments.common.tables import Column, Line, Table
 
 METHOD = Column("method", "config.method")
 PRIOR = Column("prior", "config.prior")

@@ -1,7 +1,7 @@
 """How the tables of RESULTS.md are made of the lines in results/."""
 
-from experiments.report.paper import text
-from experiments.report.tables import Column, Line, Table
+from experiments.common.paper import text
+from experiments.common.tables import Column, Line, Table
 
 PRESET = Column("preset", "config.preset")
 METHOD = Column("method", "config.method")

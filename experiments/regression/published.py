@@ -1,6 +1,6 @@
 """How the table of RESULTS.md is made of the lines in results/."""
 
-from experiments.report.tables import Column, Table
+from experiments.common.tables import Column, Table
 
 TABLES = {
     "regression": Table(

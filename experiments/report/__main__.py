@@ -4,8 +4,11 @@
     python -m experiments.report runs
     python -m experiments.report experiments/image_classification/results --markdown
 
-Reads what the runs wrote and nothing else, so it starts without JAX.
+Reads what the runs wrote and nothing else.
 """
+
+if not __package__:
+    raise SystemExit("start it with: python -m experiments.report")
 
 import argparse
 from pathlib import Path
@@ -14,10 +17,10 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from experiments.common import endings
+from experiments.common import endings, paper, tables
 from experiments.common.console import PLAIN
 from experiments.common.endings import printable
-from experiments.report import figure, paper, runs, tables
+from experiments.report import figure, runs
 
 COLUMNS = ("dataset", "method", "paper: mode", "mode", "paper: mean", "mean", "seeds", "epochs", "device", "min a run")
 EXPLANATION = """
@@ -26,7 +29,6 @@ Paper: arXiv 2002.10778, table 10, 5 runs of 500 epochs, each at its best valida
 """
 
 
-@endings.command
 def main(argv: list[str] | None = None) -> None:
     """The command line."""
     parser = argparse.ArgumentParser("python -m experiments.report", description="Tables and figure of runs.")
@@ -37,7 +39,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, help="the figure (default: report.png in the first DIR)")
     parser.add_argument("--markdown", action="store_true", help="print the table as markdown")
     arguments = parser.parse_args(argv)
-    with endings.user_errors():
+    with endings.ending(), endings.user_errors():
         if arguments.write == bool(arguments.folders):
             raise ValueError("either --write or folders must be given")
         if arguments.write:

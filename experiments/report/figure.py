@@ -11,10 +11,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from experiments.report.paper import PAPER
+from experiments.common.methods import METHODS
+from experiments.common.paper import PAPER
 
 # In the order of the rows; no two look alike to the colour-blind.
-COLORS = {"ste": "#d55e00", "bop": "#009e73", "pmf": "#cc79a7", "bayesbinn": "#0072b2", "full_precision": "#000000"}
+COLORS = {name: method.color for name, method in METHODS.items()}
 
 
 def names(group: pd.DataFrame) -> tuple[str, str]:

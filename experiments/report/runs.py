@@ -8,9 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.common import reading
+from experiments.common import reading, settings
 from experiments.common.endings import printable
-from experiments.report import settings
 
 EXPERIMENT = "image_classification"
 

@@ -1,6 +1,6 @@
 """How the table of RESULTS.md is made of the lines in results/."""
 
-from experiments.report.tables import Column, Line, Table
+from experiments.common.tables import Column, Line, Table
 
 
 def _predictors(line: Line) -> list[Line]:

@@ -1,6 +1,6 @@
 """How the tables of RESULTS.md are made of the lines in results/."""
 
-from experiments.report.tables import Column, Line, Table
+from experiments.common.tables import Column, Line, Table
 
 PREDICTOR = (Column("predictor", "predictor"),)
 

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from experiments.common import reading
-from experiments.report import settings
+from experiments.common import reading, settings
 
 EXPERIMENTS = Path(__file__).parents[1]
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)

@@ -1,10 +1,11 @@
 """What a resolved config, a flat JSON object, changes of another one."""
 
-import dataclasses
 import json
 from typing import Any
 
-from experiments.common.presets import METHODS, PRESETS
+from experiments.common.config import flat
+from experiments.common.methods import METHODS
+from experiments.common.presets import PRESETS
 
 # What does not change what a run computes, or names it.
 NOT_SETTINGS = (
@@ -15,7 +16,7 @@ NOT_SETTINGS = (
 
 def of_preset(name: Any, method: Any) -> dict[str, Any]:
     """The resolved config of a preset of image_classification; empty where there is no such preset or method."""
-    return dataclasses.asdict(PRESETS[name](method)) if name in PRESETS and method in METHODS else {}
+    return flat(PRESETS[name](method)) if name in PRESETS and method in METHODS else {}
 
 
 def changes(config: dict[str, Any], base: dict[str, Any], every: bool = False) -> dict[str, str]:
