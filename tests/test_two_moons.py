@@ -1,6 +1,8 @@
 """Two half moons from the command line: what the run writes, what it claims, what it refuses."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from matplotlib.image import imread
 
 import bbinn_jax as bb
+from experiments.common import runs
 from experiments.two_moons.__main__ import Config, main
 from experiments.two_moons.data import moons
 from experiments.two_moons.model import load_network
@@ -123,6 +126,13 @@ def test_training_and_test_points_are_different_draws_of_a_seed():
     assert not np.isin(np.asarray(test.points), np.asarray(train.points)).any()
     np.testing.assert_array_equal(train.points, moons(Config(), 50, 0).points)
     assert sorted(np.bincount(train.labels)) == [25, 25]
+
+
+def test_command_is_kept_as_somebody_types_it(monkeypatch):
+    """Python knows the command of a folder as its __main__."""
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", SimpleNamespace(name="experiments.two_moons.__main__"))
+    monkeypatch.setattr(sys, "argv", ["-m", "--steps", "3", "--out", "a b"])
+    assert runs.command() == "python -m experiments.two_moons --steps 3 --out 'a b'"
 
 
 def test_finished_run_is_not_overwritten_unless_told(quick_run, capsys):

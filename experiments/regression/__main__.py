@@ -59,10 +59,10 @@ class Config(full_batch.Settings):
 
 
 PRESETS = {
-    "paper": partial(Config, "paper"),
+    "paper": partial(Config, preset="paper"),
     # A likelihood as narrow as the noise, a start closer to a fair coin, samples closer to -1 and +1; still Bayes.
     "tuned": partial(
-        Config, "tuned", likelihood_std=0.15, learning_rate=1e-3, temperature=0.2, num_samples=5, init_scale=5.0
+        Config, preset="tuned", likelihood_std=0.15, learning_rate=1e-3, temperature=0.2, num_samples=5, init_scale=5.0
     ),
 }
 

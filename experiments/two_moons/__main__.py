@@ -38,9 +38,9 @@ class Config(full_batch.Settings):
 
 
 PRESETS = {
-    "paper": partial(Config, "paper"),
+    "paper": partial(Config, preset="paper"),
     # A start closer to a fair coin, and relaxed samples closer to -1 and +1: then the mode is good, too.
-    "tuned": partial(Config, "tuned", temperature=0.3, init_scale=5.0),
+    "tuned": partial(Config, preset="tuned", temperature=0.3, init_scale=5.0),
 }
 
 
