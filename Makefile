@@ -9,6 +9,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints.txt
+# The whole clone is on the path (editable_mode=compat), so that experiments start from any folder.
 # Written last: an environment without it is made anew.
 INSTALLED = $(VENV)/installed-with-$(notdir $(CONSTRAINTS))
 QUICK = bernoulli relaxation objective bayesbinn saving
@@ -37,8 +38,8 @@ $(INSTALLED): setup.cfg pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "error: Python 3.11 or newer is needed; name one with: make PYTHON=...")'
 	@echo "installing into $(VENV), a minute or two"
 	@$(PYTHON) -m venv --clear $(VENV)
-	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) --editable '.[experiments,test]' \
-	    > $(VENV)/pip.log 2>&1 || { echo "error: the packages could not be installed (is there a network?): see $(VENV)/pip.log" >&2; exit 1; }
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
+	    --config-settings editable_mode=compat --editable '.[experiments,test]' > $(VENV)/pip.log 2>&1 || { echo "error: the packages could not be installed (is there a network?): see $(VENV)/pip.log" >&2; exit 1; }
 	@touch $@
 
 clean:

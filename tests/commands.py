@@ -40,5 +40,6 @@ def kill(process):
 
 
 def without_times(results):
-    """Results without what differs from run to run: times, and digests of them and of the folder's name."""
-    return {name: value for name, value in results.items() if "seconds" not in name and not name.startswith("sha256")}
+    """Results without what differs from run to run: times, and what says where the folder is."""
+    of_folder = ("command", "config", "sha256", "sha256_of_config", "sha256_of_metrics")
+    return {name: value for name, value in results.items() if "seconds" not in name and name not in of_folder}

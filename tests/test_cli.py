@@ -7,8 +7,8 @@ from pathlib import Path
 
 PROGRAM = """
 import jax
-from experiments.common import config as cli
-cli.keep_compiled_programs()
+from experiments.common import devices
+devices.keep_compiled_programs()
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 assert jax.jit(lambda x: x + 1)(1.0) == 2.0
 """

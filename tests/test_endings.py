@@ -13,7 +13,7 @@ import jax
 import pytest
 
 from experiments.benchmarks import __main__ as benchmarks
-from experiments.common import console, endings, full_batch, prediction, runs
+from experiments.common import command, console, endings, full_batch, prediction, runs
 from experiments.continual_learning import __main__ as continual_learning
 from experiments.image_classification import __main__ as image_classification
 from experiments.regression import __main__ as regression
@@ -52,26 +52,26 @@ LACKING = {
 }
 
 
-@pytest.mark.parametrize("module", COMMANDS, ids=lambda module: module.EXPERIMENT)
+@pytest.mark.parametrize("module", COMMANDS, ids=lambda module: module.EXPERIMENT.name)
 @pytest.mark.parametrize("case", LACKING)
-def test_what_runs_out_is_one_line_and_names_the_folder(tmp_path, monkeypatch, module, case):
+def test_what_runs_out_is_one_line_and_names_the_folder(tmp_path, module, case):
     error, expected = LACKING[case]
 
     def fail(*args, **kwargs):
         raise error()
 
-    monkeypatch.setattr(module, "run", fail)
+    failing = module.EXPERIMENT._replace(run=fail)
     with pytest.raises(SystemExit) as stop:
-        module.main([*COMMANDS[module], "--out", str(tmp_path / ODD_NAME)])
+        command.main(failing, [*COMMANDS[module], "--out", str(tmp_path / ODD_NAME)])
     message = stop.value.code  # text: Python prints it to stderr, and the exit code is 1
     assert message.startswith("error: ") and message.isprintable()
     assert expected in message and SHOWN in message
 
 
-def test_a_mistake_of_ours_is_shown_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(two_moons, "run", lambda *args: 1 / 0)
+def test_a_mistake_of_ours_is_shown_whole(tmp_path):
+    mistaken = two_moons.EXPERIMENT._replace(run=lambda *args: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        two_moons.main([*QUICK, "--out", str(tmp_path / "run")])
+        command.main(mistaken, [*QUICK, "--out", str(tmp_path / "run")])
 
 
 def test_a_full_disk_under_a_checkpoint_is_one_line(tmp_path):
@@ -81,8 +81,9 @@ def test_a_full_disk_under_a_checkpoint_is_one_line(tmp_path):
     start = (
         f"{limit} os.execv(sys.executable, [sys.executable, '-m', 'experiments.image_classification', *sys.argv[1:]])"
     )
-    command = [sys.executable, "-c", start, *arguments]
-    process = subprocess.Popen(command, cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True)
+    process = subprocess.Popen(
+        [sys.executable, "-c", start, *arguments], cwd=Path(__file__).parents[1], stderr=subprocess.PIPE, text=True
+    )
     _, error = process.communicate()
     assert process.returncode == 1
     assert error.startswith("error: checkpoint ") and error.count("\n") == 1
@@ -109,12 +110,12 @@ def test_no_terminal_no_home_no_backend(tmp_path):
         "def unknown(uid): raise KeyError(uid)\n"
         "pwd.getpwuid = unknown\n"
         "sys.argv = ['-m', *sys.argv[1:]]\n"
-        "from experiments import two_moons\n"
+        "from experiments.two_moons.__main__ import main\n"
         "import jax; jax.config.update('jax_compilation_cache_dir', None)\n"
-        "two_moons.main()\n"
+        "main()\n"
     )
-    command = [sys.executable, "-c", program, *QUICK, "--out", str(tmp_path / ODD_NAME)]
-    done = subprocess.run(command, cwd=Path(__file__).parents[1], env=env, capture_output=True, text=True)
+    start = [sys.executable, "-c", program, *QUICK, "--out", str(tmp_path / ODD_NAME)]
+    done = subprocess.run(start, cwd=Path(__file__).parents[1], env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
     assert "compiled programs are not kept" in done.stderr
@@ -210,8 +211,8 @@ def test_last_step_that_is_not_finite_ends_the_run_without_results(tmp_path):
         with pytest.raises(SystemExit, match=r"the parameter BinaryDense_./binary_kernel is not finite in step 1"):
             image_classification.main([*arguments, "--out", str(tmp_path / name)])
         assert not (tmp_path / name / "results.json").exists()
-    for main in (two_moons.main, regression.main):
-        out = tmp_path / main.__module__
+    for module in (two_moons, regression):
+        out = tmp_path / module.EXPERIMENT.name
         with pytest.raises(SystemExit, match="error: a parameter of bayesbinn is not finite after the last step"):
-            main(["--steps", "1", "--hidden", "8", "--learning-rate", "3e38", "--out", str(out)])
+            module.main(["--steps", "1", "--hidden", "8", "--learning-rate", "3e38", "--out", str(out)])
         assert not (out / "results.json").exists()

@@ -6,7 +6,7 @@ import inspect
 import pytest
 
 from experiments.benchmarks import presets as benchmark_presets
-from experiments.common import full_batch, presets
+from experiments.common import config, devices, full_batch, images, methods, networks
 from experiments.continual_learning import presets as continual_presets
 from experiments.regression import __main__ as regression
 from experiments.two_moons import __main__ as two_moons
@@ -16,19 +16,29 @@ VERBS = (
     "Averages Chooses Continues Divides Draws Drops Ends Evaluates Gives Holds Is Looks Measures Moves Multiplies "
     "Names Repeats Replaces Runs Says Scores Seeds Sets Skips Splits Tests Trains Weighs"
 ).split()
+OF_CHOICES = ("name", "method", "noise", "network", "devices")  # whose text is that of the field "name"
 
 
 @pytest.mark.parametrize(
-    "module", [benchmark_presets, continual_presets, full_batch, presets, regression, two_moons, uncertainty]
+    "module",
+    [
+        *(config, images, devices, methods, networks, full_batch),
+        *(benchmark_presets, continual_presets, regression, two_moons, uncertainty),
+    ],
 )
 def test_every_field_has_a_sentence_with_a_verb(module):
-    (config,) = [
-        node
-        for node in ast.parse(inspect.getsource(module)).body
-        if isinstance(node, ast.ClassDef) and node.name in ("Config", "Settings")
-    ]
-    for field, text in zip(config.body, [*config.body[1:], None], strict=True):
-        if isinstance(field, ast.AnnAssign):
-            sentence = ast.literal_eval(text.value)
-            assert sentence.split()[0] in VERBS, sentence
-            assert sentence.endswith("."), sentence
+    for kind in ast.parse(inspect.getsource(module)).body:
+        if not (isinstance(kind, ast.ClassDef) and any("dataclass" in ast.unparse(x) for x in kind.decorator_list)):
+            continue
+        for field, text in zip(kind.body, [*kind.body[1:], None], strict=True):
+            if not isinstance(field, ast.AnnAssign) or "ClassVar" in ast.unparse(field.annotation):
+                continue
+            if field.target.id not in OF_CHOICES:
+                sentence = ast.literal_eval(text.value)
+                assert sentence.split()[0] in VERBS, sentence
+                assert sentence.endswith("."), sentence
+
+
+def test_choices_have_a_sentence_with_a_verb():
+    for choice in (methods.OF_METHOD, methods.OF_NOISE, networks.OF_NETWORK):
+        assert choice.help.split()[0] in VERBS and choice.help.endswith(".")

@@ -11,8 +11,9 @@ from sklearn.model_selection import train_test_split
 
 import bbinn_jax as bb
 from experiments.common import data, reading, runs
-from experiments.common.presets import Config
-from experiments.image_classification.__main__ import load_network, main
+from experiments.common.classifier import load_network
+from experiments.common.images import Config
+from experiments.image_classification.__main__ import main
 
 QUICK = ["--preset", "digits", "--hidden", "32", "--epochs", "4", "--eval-samples", "3"]
 
@@ -57,7 +58,8 @@ def test_results_are_flat_and_complete(digits_run):
         "test_ece_mean posterior_entropy_bits_per_weight num_binary_weights num_real_parameters"
     ).split()
     assert set(promised) <= set(written)
-    assert not any(isinstance(value, dict | list) for value in written.values())
+    assert [name for name, value in written.items() if isinstance(value, dict | list)] == ["config"]
+    assert written["config"] == {name: x for name, x in reading.read(out).config.items() if name != "experiment"}
 
 
 def test_run_folder_holds_config_metrics_and_figure(digits_run):
@@ -88,7 +90,7 @@ def test_numbers_of_the_results_come_back_from_a_kept_network(tmp_path, digits_r
     out = tmp_path / "run" if settings else digits_run[1]
     results = reading.read(out).results
     for run in results.get("runs", [results]):
-        posterior, apply_fn, preprocess = load_network(out / f"network-{run['seed']}.safetensors")
+        posterior, apply_fn, preprocess, _ = load_network(out / f"network-{run['seed']}.safetensors")
         test = data.load("digits").test
         pixels = np.asarray(test.images) * posterior.config["input_std"] + posterior.config["input_mean"]
         images = preprocess(pixels)
@@ -237,7 +239,11 @@ BAD_ARGUMENTS = {
     "validation fraction": (["--validation-fraction", "1.5"], ["validation_fraction", "1.5"]),
     "no validation images": (["--validation-fraction", "0"], ["validation_fraction", "0.0"]),
     "infinite scale": (["--init-scale", "inf"], ["init_scale", "inf"]),
-    "another method's flag": (["--method", "ste", "--temperature", "5"], ["temperature", "5.0", "ste"]),
+    "flag of another noise": (
+        ["--noise", "activations", "--temperature", "5"],
+        ["--temperature", "--noise activations"],
+    ),
+    "another method's flag": (["--method", "ste", "--temperature", "5"], ["--temperature", "5", "--method ste"]),
     "hidden width": (["--hidden", "16", "0"], ["hidden", "(16, 0)"]),
     "seed": (["--seed", "-1"], ["seed", "-1"]),
     "seeds": (["--seeds", "0"], ["seeds", "0"]),
@@ -251,10 +257,10 @@ BAD_ARGUMENTS = {
     "network": (["--network", "resnet"], ["--network", "resnet"]),
     "too many poolings": (["--network", "vgg", "--channels", "4", "4", "4", "4"], ["channels", "(4, 4, 4, 4)"]),
     "channels": (["--network", "vgg", "--channels", "0"], ["channels", "(0,)"]),
-    "channels without convolutions": (["--channels", "4"], ["channels", "mlp"]),
+    "channels without convolutions": (["--channels", "4"], ["--channels", "--network mlp"]),
     "threshold": (["--method", "bop", "--threshold", "-1"], ["threshold", "-1"]),
-    "threshold of bayesbinn": (["--threshold", "1e-3"], ["threshold", "0.001", "bayesbinn"]),
-    "gamma": (["--method", "bop", "--learning-rate", "2"], ["gamma", "2"]),
+    "threshold of bayesbinn": (["--threshold", "1e-3"], ["--threshold", "1e-3", "--method bayesbinn"]),
+    "gamma": (["--method", "bop", "--gamma", "2"], ["gamma", "2"]),
     "final beta": (["--method", "pmf", "--final-beta", "0.5"], ["final_beta", "0.5"]),
     "train set factor": (["--train-set-factor", "0"], ["train_set_factor", "0"]),
     "batch norm eps": (["--batch-norm-eps", "-1"], ["batch_norm_eps", "-1"]),

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import bbinn_jax as bb
-from experiments.common import networks
+from experiments.common.networks import MLP, VGG, Network
 
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(6, 8, 8, 3)), jnp.float32)
 
@@ -31,9 +31,9 @@ def count(model, shape):
 
 
 def test_sizes_of_the_papers_networks():
-    mlp = networks.MLP(hidden=(2048, 2048, 2048), num_classes=10)
+    mlp = Network(MLP(hidden=(2048, 2048, 2048)), 10)
     assert count(mlp, (1, 28, 28, 1)) == (784 * 2048 + 2 * 2048**2 + 2048 * 10, 0) == (10_014_720, 0)
-    vgg = networks.VGG(channels=(128, 256, 512), hidden=(1024, 1024), num_classes=10)
+    vgg = Network(VGG(channels=(128, 256, 512), hidden=(1024, 1024)), 10)
     widths = [3, 128, 128, 256, 256, 512, 512]
     convolutions = sum(9 * a * b for a, b in itertools.pairwise(widths))
     assert count(vgg, (1, 32, 32, 3)) == (convolutions + 512 * 16 * 1024 + 1024**2 + 1024 * 10, 0)
@@ -41,7 +41,7 @@ def test_sizes_of_the_papers_networks():
 
 @pytest.mark.parametrize("gain", [False, True])
 def test_vgg_equals_convolution_pool_norm_relu_by_hand(gain):
-    model = networks.VGG((4, 5), hidden=(7,), num_classes=3, batch_norm_gain=gain, output_scale=True)
+    model = Network(VGG(channels=(4, 5), hidden=(7,), batch_norm_eps=1e-5, batch_norm_gain=gain, output_scale=True), 3)
     variables = variables_of(model)
     params, stats = variables["params"], variables["batch_stats"]
 
@@ -74,12 +74,12 @@ def test_vgg_equals_convolution_pool_norm_relu_by_hand(gain):
 
 @pytest.mark.parametrize("gain, parameters", [(False, 0), (True, 2 * (16 + 10))])
 def test_batch_norm_gain_is_a_choice(gain, parameters):
-    model = networks.MLP(hidden=(16,), num_classes=10, batch_norm_gain=gain)
+    model = Network(MLP(hidden=(16,), batch_norm_gain=gain), 10)
     assert count(model, (1, 8, 8, 1)) == (64 * 16 + 160, parameters)
 
 
 def test_running_statistics_decay_as_told():
-    model = networks.MLP(hidden=(), num_classes=4, batch_norm_decay=0.7)
+    model = Network(MLP(hidden=(4,), batch_norm_decay=0.7), 3)
     variables = model.init(jax.random.key(0), IMAGES, train=False)
     _, updated = model.apply(variables, IMAGES, train=True, mutable=["batch_stats"])
     logits = np.asarray(IMAGES.reshape(6, -1) @ variables["params"]["BinaryDense_0"]["binary_kernel"])
@@ -90,7 +90,7 @@ def test_running_statistics_decay_as_told():
 
 @pytest.mark.parametrize("norm", ["none", "layer"])
 def test_networks_without_batch_norm_have_no_statistics_and_judge_each_image_by_itself(norm, key):
-    model = networks.MLP(hidden=(16, 16), num_classes=4, norm=norm)
+    model = Network(MLP(hidden=(16, 16), norm=norm), 4)
     x = jax.random.normal(key, (8, 30))
     variables = model.init(key, x, train=False)
     assert "batch_stats" not in variables

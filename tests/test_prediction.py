@@ -1,5 +1,6 @@
 """What trained networks answer: batch norms set anew for each network, scores with an output temperature."""
 
+import dataclasses
 import re
 
 import jax
@@ -8,7 +9,8 @@ import numpy as np
 import pytest
 
 import bbinn_jax as bb
-from experiments.common import console, data, methods, networks, prediction, training
+from experiments.common import console, data, methods, prediction, training
+from experiments.common.networks import MLP, VGG, Network
 from experiments.common.presets import PRESETS
 
 RNG = np.random.default_rng(0)
@@ -16,14 +18,16 @@ IMAGES = jnp.asarray(RNG.normal(size=(90, 4, 4, 1)) + 0.5, jnp.float32)
 LABELS = jnp.asarray(RNG.integers(3, size=90))
 DATASET = data.Dataset(data.Split(IMAGES, LABELS), data.Split(IMAGES[:20], LABELS[:20]), 3, np.zeros(1), np.ones(1))
 MODELS = {
-    "mlp": networks.MLP(hidden=(16,), num_classes=3, dropout=0.3, batch_norm_gain=True, output_scale=True),
-    "vgg": networks.VGG(channels=(4,), hidden=(8,), num_classes=3, dropout=0.3),
+    "mlp": Network(MLP(hidden=(16,), dropout=0.3, batch_norm_gain=True, output_scale=True), 3),
+    "vgg": Network(VGG(channels=(4,), hidden=(8,), dropout=0.3), 3),
 }
 
 
 def state_of(model, method="bayesbinn"):
-    method = methods.make(PRESETS["digits"](method), 90)
-    return method, training.init(method, model, jax.random.key(0), IMAGES)
+    config = PRESETS["digits"](method)
+    plan = methods.Plan(90, config.batch_size, config.epochs)
+    problem = training.Problem(methods.make(config.method, config.real_learning_rate, plan), model, config.batch_size)
+    return problem, training.init(problem, jax.random.key(0), IMAGES)
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -33,7 +37,8 @@ def test_reestimated_network_answers_as_in_training_without_dropout(name):
     _, state = state_of(model)
     weights = bb.mode(state.params[0])
     params = bb.combine(weights, state.params[1])
-    expected, _ = model.clone(dropout=0.0).apply(
+    undropped = model.clone(settings=dataclasses.replace(model.settings, dropout=0.0))
+    expected, _ = undropped.apply(
         {"params": params, "batch_stats": state.batch_stats}, IMAGES, train=True, mutable=["batch_stats"]
     )
     np.testing.assert_allclose(
@@ -61,10 +66,10 @@ def test_statistics_are_those_of_all_images_and_not_the_mean_over_batches():
 def test_each_sampled_network_has_statistics_of_its_own():
     """The mean of two samples is that of two networks, each with its batch norms set for it."""
     model = MODELS["mlp"]
-    method, state = state_of(model)
+    problem, state = state_of(model)
     state = state._replace(params=(jax.tree.map(lambda x: 0.1 * x, state.params[0]), state.params[1]))
-    key, index = jax.random.key(3), jnp.arange(60)
-    predicted = prediction.predict(method, model, 2, DATASET, state, key, 60 + jnp.arange(30), index)
+    key, index = jax.random.key(3), data.Index(jnp.arange(60), 60 + jnp.arange(30), jnp.arange(60))
+    predicted = prediction.predict(problem, 2, DATASET, state, key, index)
     apply_fn = prediction.network(model, state, IMAGES[:60])
     samples = [bb.sample(k, state.params[0]) for k in jax.random.split(key, 2)]
     expected = np.mean([jax.nn.softmax(apply_fn(w, IMAGES)) for w in samples], axis=0)
@@ -97,10 +102,11 @@ def test_scaled_scores_use_the_validation_images_alone():
 @pytest.mark.parametrize("name", ["bayesbinn", "ste", "full_precision"])
 def test_epoch_tells_how_far_the_posterior_has_moved(name):
     model = MODELS["mlp"]
-    method, state = state_of(model, name)
+    problem, state = state_of(model, name)
     flipped = jax.tree.map(lambda x: x.at[0].multiply(-1), state.params[0])
     first, last = bb.mode(state.params[0]), bb.mode(flipped)
-    values = prediction.evaluate_epoch(method, model, 0.2, DATASET, state, (first, last), jnp.arange(9), jnp.arange(0))
+    index = data.Index(jnp.arange(90), jnp.arange(9), jnp.arange(0))
+    values = prediction.evaluate_epoch(problem, 0.2, DATASET, state, (first, last), index)
     rows = 16 + 3  # the first row of both matrices
     if name == "full_precision":
         assert values["flip_rate"] is None

@@ -15,18 +15,20 @@ import numpy as np
 import pytest
 
 import bbinn_jax as bb
-from experiments.common import data, methods, training
+from experiments.common import classifier, training
 from experiments.common import devices as sharding
+from experiments.common.methods import STE, Activations, BayesBiNN, Weights
+from experiments.common.networks import MLP
 from experiments.common.presets import PRESETS
-from experiments.image_classification.__main__ import main, make_network, split
+from experiments.image_classification.__main__ import main
 from tests import commands
 from tests.test_image_classification import content_of, read_metrics
 
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # they share small programs
 SETTINGS = {
-    "weights": ("bayesbinn", {"noise": "weights", "num_samples": 4}),
-    "activations": ("bayesbinn", {"noise": "activations"}),
-    "ste": ("ste", {"learning_rate": 1e-3}),
+    "weights": BayesBiNN(Weights(temperature=0.5, num_samples=4), kl_weight=0.01, init_scale=1.0, learning_rate=0.01),
+    "activations": BayesBiNN(Activations(), kl_weight=0.01, init_scale=1.0, learning_rate=0.01),
+    "ste": STE(learning_rate=1e-3),
 }
 
 
@@ -87,20 +89,18 @@ def check_epochs():
 
 
 def epoch(case, data_parallel, sample_parallel):
-    method_name, settings = SETTINGS[case]
-    settings = {"kl_weight": 0.01, "init_scale": 1.0, "learning_rate": 0.01, "temperature": 0.5} | settings
-    mesh_settings = {"data_parallel": data_parallel, "sample_parallel": sample_parallel}
     config = dataclasses.replace(
-        PRESETS["digits"](method_name),
-        **{"hidden": (24,), "dropout": 0.2, "batch_size": 32, "train_images": 192, **settings, **mesh_settings},
+        PRESETS["digits"]("ste"),
+        method=SETTINGS[case],
+        network=MLP(hidden=(24,), dropout=0.2, batch_norm_decay=0.98, output_scale=True),
+        batch_size=32,
+        train_images=192,
+        devices=sharding.Devices(data_parallel, sample_parallel),
     )
-    dataset = data.load("digits")
-    index = split(config, dataset)
-    method, model = methods.make(config, index.train.shape[1]), make_network(config, dataset)
+    problem, dataset, index, mesh = classifier.prepare(config)
     keys = jax.random.key(0)[None]
-    states = jax.vmap(partial(training.init, method, model), (0, None))(keys, dataset.train.images)
-    epoch_fn = partial(training.train_epoch, method, model, lambda key, images: images, config.batch_size)
-    mesh = sharding.make_mesh(config)
+    states = jax.vmap(partial(training.init, problem), (0, None))(keys, dataset.train.images)
+    epoch_fn = partial(training.train_epoch, problem)
     train_epoch, args = sharding.compiled(epoch_fn, mesh, states, keys, dataset.train, index.train)
     states, metrics, _ = sharding.here(train_epoch(*args))
     assert int(states.step[0]) == 6
@@ -173,10 +173,13 @@ REFUSED = {
         ["--sample-parallel", "--num-samples 4", "got 3"],
     ),
     "no samples": (["--num-samples", "0", "--sample-parallel", "2"], ["--sample-parallel", "--num-samples 0", "got 2"]),
-    "method without samples": (["--method", "ste", "--sample-parallel", "2"], ["--sample-parallel", "got 2", "ste"]),
+    "method without samples": (
+        ["--method", "ste", "--sample-parallel", "2"],
+        ["--sample-parallel", "--num-samples 0", "got 2"],
+    ),
     "noise without samples": (
         ["--preset", "digits-bayes", "--sample-parallel", "2"],
-        ["--sample-parallel", "got 2", "--noise activations"],
+        ["--sample-parallel", "--num-samples 0", "got 2"],
     ),
     "no device": (["--data-parallel", "0"], ["data_parallel", "got 0"]),
     "no port": (["--coordinator-address", "localhost"], ["--coordinator-address", "'localhost'"]),

@@ -212,7 +212,7 @@ def train(
         everywhere = train_epoch(*args)
         args = (everywhere[0], *args[1:])
         states, metrics, finite = devices.here(everywhere)
-        runs.stop_if_not_finite(finite, f"step {states.step[0]} (epoch {epoch})", config.seed, out, states)
+        runs.stop_if_not_finite(finite, config.seed, states.step[0], epoch, out, states)
         scored = evaluate(dataset, states, (first_mode, last_mode), index)
         last_mode = mode(states.params[0])
         values = {"train_loss": metrics.loss, "train_accuracy": metrics.accuracy, **scored}

@@ -119,7 +119,7 @@ class BayesBiNN(Posterior):
     def __post_init__(self) -> None:
         """Raises ValueError for a field out of its range."""
         super().__post_init__()
-        check_ranges(self, (("learning_rate", 0, None), ("momentum", *BELOW_ONE), ("train_set_factor", 0, 1e6)))
+        check_ranges(self, (("learning_rate", 0, None), ("momentum", *BELOW_ONE), ("train_set_factor", 0, 1e6, 0)))
 
     def make(self, plan: Plan) -> Method:
         """Trains natural parameters by the rule."""

@@ -234,13 +234,13 @@ def save_checkpoint(folder: Path, experiment: str, config: Any, state: Any, prog
     devices.on_first(save)
 
 
-def stop_if_not_finite(finite: Finite, where: str, first_seed: int, folder: Path, state: Any) -> None:
+def stop_if_not_finite(finite: Finite, first_seed: int, step: Any, epoch: int, folder: Path, state: Any) -> None:
     """Ends the program if a loss, a gradient or (in the state) what the last step made of them is not finite.
 
     Args:
         finite: of each seed.
-        where: the step and epoch, for the message.
         first_seed: of the run.
+        step, epoch: at which it is, for the message.
         folder: of the run.
         state: of each seed, after the step.
     """
@@ -251,8 +251,8 @@ def stop_if_not_finite(finite: Finite, where: str, first_seed: int, folder: Path
                 checkpoint = checkpoints.latest(folder)
                 kept = f"{folder}/checkpoints/{checkpoint} is kept" if checkpoint else "there is no checkpoint yet"
                 name = f"the {what} {path_name(path)}".rstrip()
-                message = f"error: {name} is not finite in {where}, seed {first_seed + i}; {kept}"
-                raise SystemExit(printable(message))
+                where = f"in step {step} (epoch {epoch}, seed {first_seed + i})"
+                raise SystemExit(printable(f"error: {name} is not finite {where}; {kept}"))
 
 
 @jax.jit

@@ -9,6 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from experiments.common.colours import BLUE
+from experiments.common.methods import METHODS
+
 MOST_TASKS = 10  # with curves and histograms of their own
 
 
@@ -34,8 +37,8 @@ def accuracy_of_tasks(path: Path, results: dict[str, Any], beside: dict[str, Any
 
 def describe(results: dict[str, Any]) -> str:
     """A run in a few words."""
-    method = {"bayesbinn": "BayesBiNN", "ste": "STE", "bop": "Bop", "bimu": "BiMU"}[results["method"]]
-    if results["method"] != "bayesbinn":
+    method = METHODS[results["method"]].label
+    if results["prior"] is None:
         return method
     return f"{method}, {'yesterday is the prior' if results['prior'] == 'previous' else 'no prior'}"
 
@@ -53,7 +56,7 @@ def weight_probabilities(path: Path, results: dict[str, Any]) -> Path:
     figure = Figure(figsize=(max(2.3 * len(tasks), 6), 3.2), layout="constrained")
     panels = figure.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
     for axes, task in zip(panels, tasks, strict=True):
-        axes.stairs(100 * histograms[task], edges, fill=True, color="#3465a4")
+        axes.stairs(100 * histograms[task], edges, fill=True, color=BLUE)
         certain = results["certain_share"][task]
         axes.set(title=f"after task {task + 1}\n{certain:.0%} certain", xlabel="P(weight = +1)", xticks=(0, 0.5, 1))
         axes.title.set_fontsize(10)

@@ -1,25 +1,24 @@
 """The compiled programs of a run of continual learning.
 
-bayesbinn    the Bayesian learning rule; its prior is an argument of every step, so all tasks are one program
-bimu         steps that depend on the uncertainty, and a memory window: it needs no prior and knows of no tasks
-ste, bop     the methods without a posterior, as in `methods`; their optimizers start anew with each task
+The prior is an argument of every step, so all tasks are one program. Optimizers start anew with each task.
 """
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
-import optax
 
 import bbinn_jax as bb
 from bbinn_jax._mapping import over_leading_axis
-from experiments.common import data, methods, networks, prediction, training
+from experiments.common import classifier, data, prediction, training
 from experiments.continual_learning import tasks
 from experiments.continual_learning.presets import Config
 
 HISTOGRAM_BINS = 20
+CURVE_SAMPLES = 10  # networks in the mean prediction of the figure
 
 
 class Programs(NamedTuple):
@@ -27,11 +26,10 @@ class Programs(NamedTuple):
 
     Attributes:
         start: states at the start of a task.
-        train: some epochs of a task.
+        train: some epochs of a task: ``train(count, states, tasks.Task(...))``.
         keep: batch-norm statistics of each task, with those of one as they are now.
-        test: scores of mode and mean on all tasks so far.
-        test_within: for the curves, of the mean of a few networks alone; the same program where these are as many, or
-            where there is no posterior.
+        test: scores of mode and mean on all tasks so far: ``test(count, learned)``.
+        test_within: for the curves, of the mean of a few networks alone; the same program where there is no posterior.
         describe: what the posteriors look like.
     """
 
@@ -43,134 +41,85 @@ class Programs(NamedTuple):
     describe: Callable[..., Any]
 
 
-def make_method(config: Config, train_set_size: int) -> tasks.MethodAt:
-    """The method of a config.
-
-    Args:
-        config: of which the fields of its method are read.
-        train_set_size: number of images that an epoch passes over.
-
-    Raises:
-        ValueError: a field out of its range.
-    """
-    if config.method in ("ste", "bop"):
-        method = methods.make(config, train_set_size)
-        return lambda epoch: method
-    rule: optax.GradientTransformation
-    if config.method == "bimu":  # it knows of no tasks: its steps do not decay, and its loss is a sum
-        rule = bb.bimu(
-            config.learning_rate,
-            config.memory_window,
-            likelihood_weight=config.batch_size,
-            kl_weight=config.kl_weight,
-        )
-    else:
-        rule = methods.learning_rule(config, train_set_size, config.eps)
-    optimizer = methods.optimizer_pair(config, train_set_size, rule)
-
-    def method_at(epoch: Any) -> training.Method:
-        return methods.of_posterior(config, optimizer, temperature_at(config, epoch), config.eps)
-
-    method_at(0)  # raises for what is out of range now, not when it is traced
-    return method_at
-
-
-def temperature_at(config: Config, epoch: Any) -> Any:
-    """The temperature in an epoch of a task, counted from 0."""
-    if config.final_temperature is None:
-        return config.temperature
-    share = epoch / max(config.epochs - 1, 1)
-    return config.temperature * (config.final_temperature / config.temperature) ** share
-
-
-def make_network(config: Config, dataset: data.Dataset) -> networks.MLP:
-    """The network that a config describes."""
-    return networks.MLP(
-        hidden=config.hidden,
-        num_classes=dataset.num_classes,
-        batch_norm_decay=config.batch_norm_decay,
-        batch_norm_eps=config.batch_norm_eps,
-        output_scale=config.output_scale,
-        norm=config.batch_norm if config.batch_norm in ("none", "layer") else "batch",  # type: ignore[arg-type]
-    )
+def curve_samples(config: Config) -> int | None:
+    """How many networks the mean prediction of the figure has; None where there is no posterior."""
+    most = classifier.eval_samples(config)
+    return None if most is None else min(most, CURVE_SAMPLES)
 
 
 def compile_programs(
-    config: Config,
-    method_at: tasks.MethodAt,
-    model: networks.MLP,
-    states: training.State,
-    statistics: Any,
-    keys: jax.Array,
-    orders: jax.Array,
-    dataset: data.Dataset,
+    config: Config, problem: training.Problem, learned: tasks.Learned, keys: jax.Array, dataset: data.Dataset
 ) -> Programs:
     """Compiles what a run needs.
 
     Args:
-        config, method_at, model: what is trained, and how.
-        states, statistics, keys, orders: of every seed, for their shapes.
+        config, problem: what is trained, and how.
+        learned: of every seed, for its shapes.
+        keys: [2, seed], for training and for testing.
         dataset: images before the permutations.
     """
-    method, one = method_at(0), jnp.int32(1)
+    method, one, states = problem.method, jnp.int32(1), learned.state
+    train_keys, test_keys = keys
 
-    def train(images: data.Split, first: Any, count: Any, factor: Any, *of_seeds: Any) -> Any:
-        of_seed = partial(tasks.train, method_at, model, config.batch_size, images, first, count, factor)
-        return over_leading_axis(of_seed)(*of_seeds)
+    def train(images: data.Split, keys: jax.Array, count: Any, states: training.State, task: tasks.Task) -> Any:
+        return over_leading_axis(partial(tasks.train, problem, images, count))(states, keys, task)
 
-    def test(predictors: Any, dataset: data.Dataset, count: Any, *of_seeds: Any) -> Any:
-        network_of = partial(make_apply_fn, config, model, dataset.train.images)
-        return over_leading_axis(partial(tasks.evaluate, predictors, network_of, dataset.test, count))(*of_seeds)
+    def test(predictors: Any, dataset: data.Dataset, keys: jax.Array, count: Any, learned: tasks.Learned) -> Any:
+        network_of = partial(make_apply_fn, config, problem.model, dataset.train.images)
+        return over_leading_axis(partial(tasks.evaluate, predictors, network_of, dataset.test, count))(learned, keys)
 
     def predict_mode(apply_fn: Any, state: training.State, key: jax.Array, images: jax.Array) -> bb.Prediction:
         return prediction.predict_mode(method, apply_fn, state, images)
 
-    def predict_mean(
-        num_samples: int, apply_fn: Any, state: training.State, key: jax.Array, images: jax.Array
-    ) -> bb.Prediction:
-        mean = {"probabilities": bb.posterior_predictive, "logits": bb.logit_average_predictive}[config.average]
-        return mean(apply_fn, state.params[0], key, images, num_samples=num_samples, chunk_size=1)
-
     predictors: dict[str, Any] = {"mode": predict_mode}
-    if method.is_posterior:
-        predictors["mean"] = partial(predict_mean, config.eval_samples)
+    within, most, fewer = predictors, classifier.eval_samples(config), curve_samples(config)
+    if most is not None and fewer is not None:
+        within = {"mean": partial(predict_mean, config, fewer)}
+        predictors = predictors | {"mean": partial(predict_mean, config, most)}
     natural = states.params[0]
-    test_arguments = (dataset, one, states, statistics, keys, orders)
-    test_all = _compiled(partial(test, predictors), *test_arguments)
-    test_within = test_all
-    if method.is_posterior and config.curve_samples != config.eval_samples:
-        test_within = _compiled(partial(test, {"mean": partial(predict_mean, config.curve_samples)}), *test_arguments)
-    train_arguments = (dataset.train, one, one, jnp.float32(1), states, keys, orders[:, 0], natural)
+    of_train, of_test = (dataset.train, train_keys), (dataset, test_keys)
+    task = tasks.Task(learned.orders[:, 0], natural)
+    test_all = _compiled(partial(test, predictors), of_test, one, learned)
     return Programs(
-        start=_compiled(over_leading_axis(partial(tasks.start, method)), states),
-        train=_compiled(train, *train_arguments),
-        keep=_compiled(tasks.keep, statistics, one, states.batch_stats),
+        start=_compiled(over_leading_axis(partial(tasks.start, method)), (), states),
+        train=_compiled(train, of_train, one, states, task),
+        keep=_compiled(tasks.keep, (), learned.statistics, one, states.batch_stats),
         test=test_all,
-        test_within=test_within,
-        describe=_compiled(over_leading_axis(partial(describe, method.is_posterior)), states, natural),
+        test_within=test_all if most == fewer else _compiled(partial(test, within), of_test, one, learned),
+        describe=_compiled(over_leading_axis(partial(describe, method.is_posterior)), (), states, natural),
     )
 
 
-def _compiled(function: Callable[..., Any], *arguments: Any) -> Callable[..., Any]:
-    return jax.jit(function).lower(*arguments).compile()
+def predict_mean(
+    config: Config, num_samples: int, apply_fn: Any, state: training.State, key: jax.Array, images: jax.Array
+) -> bb.Prediction:
+    """The mean prediction of networks drawn from the posterior."""
+    averages = {"probabilities": bb.posterior_predictive, "logits": bb.logit_average_predictive}
+    mean = averages[getattr(config.method, "average", "probabilities")]
+    return mean(apply_fn, state.params[0], key, images, num_samples=num_samples, chunk_size=1)
+
+
+def _compiled(function: Callable[..., Any], always: tuple[Any, ...], *arguments: Any) -> Callable[..., Any]:
+    """A program for arguments like these, that has its first ones always."""
+    return partial(jax.jit(function).lower(*always, *arguments).compile(), *always)
 
 
 def make_apply_fn(
-    config: Config, model: networks.MLP, images: jax.Array, state: training.State, statistics: Any, order: jax.Array
+    config: Config, model: nn.Module, images: jax.Array, learned: tasks.Learned, task: Any
 ) -> prediction.ApplyFn:
     """The network in prediction on a task.
 
     Args:
         config, model: what was trained.
         images: of training, before the permutation.
-        state: of one seed.
-        statistics: of the batch norms at the end of the task's training.
-        order: of the pixels in the task.
+        learned: of one seed.
+        task: counted from 0.
     """
     num_images = config.batch_norm_images if config.batch_norm == "reestimated" else 0
+    state = learned.state
     if config.batch_norm == "per-task":
-        state = state._replace(batch_stats=statistics)
-    return prediction.network(model, state, images[:num_images, order])
+        state = state._replace(batch_stats=prediction.part(learned.statistics, task))
+    return prediction.network(model, state, images[:num_images, learned.orders[task]])
 
 
 def describe(is_posterior: bool, state: training.State, before: Any) -> dict[str, jax.Array]:

@@ -75,7 +75,7 @@ def progress(lines: list[dict[str, Any]]) -> str:
     )
 
 
-def write_results(results: dict[str, Any]) -> None:
+def show(results: dict[str, Any]) -> None:
     """The closing tables: who knows which task when, and what that comes to."""
     predictors = [name for name in ("mode", "mean") if results[f"test_accuracy_{name}"] is not None]
     seeds = f", mean +- std of {results['seeds']} seeds" if "seeds" in results else ""
@@ -110,6 +110,8 @@ def write_results(results: dict[str, Any]) -> None:
         console.write("and has seen unlabelled training images of it")
     binary, real = results["num_binary_weights"], results["num_real_parameters"]
     console.write(f"{binary:,} binary weights and {real:,} real; trained and tested in {results['wall_seconds']:.0f} s")
+    if results["tasks"] < results["config"]["tasks"]:
+        console.write(f"stopped after task {results['tasks']} of {results['config']['tasks']}: --resume goes on")
 
 
 def _write_matrix(results: dict[str, Any], predictor: str, title: str) -> None:

@@ -7,9 +7,8 @@ seed; map them over seeds.
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -19,8 +18,28 @@ import bbinn_jax as bb
 from experiments.common import prediction, training
 from experiments.common.data import Split
 
-MethodAt = Callable[[Any], training.Method]  # of an epoch, counted from 0 in each task
 SCORES = {"accuracy": bb.metrics.accuracy, "nll": bb.metrics.negative_log_likelihood}
+
+
+class Task(NamedTuple):
+    """What tells one task from another."""
+
+    order: jax.Array  # of the pixels
+    prior_natural: Any
+
+
+class Learned(NamedTuple):
+    """What a run has learned so far.
+
+    Attributes:
+        state: of the training.
+        statistics: the batch-norm statistics that each task ended with, leaves [task, ...].
+        orders: of the pixels in each task, [task, pixel].
+    """
+
+    state: training.State
+    statistics: Any
+    orders: jax.Array
 
 
 def keys(seed: int) -> jax.Array:
@@ -47,55 +66,39 @@ def start(method: training.Method, state: training.State) -> training.State:
     return state._replace(optimizer=method.optimizer.init(state.params))
 
 
-def with_prior(method: training.Method, prior_natural: Any, rate_factor: jax.Array | float) -> training.Method:
-    """The method with another prior, and with updates of the binary weights multiplied by a factor."""
+def with_prior(method: training.Method, prior_natural: Any) -> training.Method:
+    """The method with another prior; what has none takes no notice."""
 
     def update(grads: Any, state: Any, params: Any = None) -> Any:
         tx = optax.with_extra_args_support(method.optimizer)
-        (binary, real), state = tx.update(grads, state, params, prior_natural=(prior_natural, None))
-        return (jax.tree.map(lambda u: (rate_factor * u).astype(u.dtype), binary), real), state
+        return tx.update(grads, state, params, prior_natural=(prior_natural, None))
 
     return method._replace(optimizer=optax.GradientTransformation(method.optimizer.init, update))
 
 
 def train(
-    method_at: MethodAt,
-    model: nn.Module,
-    batch_size: int,
-    data: Split,
-    first_epoch: jax.Array,
-    num_epochs: jax.Array,
-    rate_factor: jax.Array,
-    state: training.State,
-    key: jax.Array,
-    order: jax.Array,
-    prior_natural: Any,
+    problem: training.Problem, data: Split, num_epochs: jax.Array, state: training.State, key: jax.Array, task: Task
 ) -> tuple[training.State, training.Metrics, training.Finite]:
     """Some epochs of a task: one loop on the device, whatever their number.
 
     Args:
-        method_at: the method in an epoch of the task.
-        model, batch_size: as for `training.train_epoch`.
+        problem: what is trained, and how.
         data: images [n, pixel] before the permutation.
-        first_epoch: of these epochs, from 0.
         num_epochs: how many.
-        rate_factor: of the updates of the binary weights.
-        state, key: of one seed.
-        order: of the pixels.
-        prior_natural: of the task.
+        state, key, task: of one seed.
 
     Returns:
         The state, the metrics of the last epoch, and whether everything was finite: if not, that
         epoch was the last.
     """
-    permuted = Split(data.images[:, order], data.labels)
+    problem = problem._replace(method=with_prior(problem.method, task.prior_natural))
+    permuted = Split(data.images[:, task.order], data.labels)
     index = jnp.arange(len(data.labels))[None]
 
     def epoch(carry: Any) -> Any:
         i, state, _, _ = carry
-        method = with_prior(method_at(first_epoch + i), prior_natural, rate_factor)
         one_seed, one_key = jax.tree.map(lambda x: x[None], (state, key))
-        after = training.train_epoch(method, model, lambda _, x: x, batch_size, one_seed, one_key, permuted, index)
+        after = training.train_epoch(problem, one_seed, one_key, permuted, index)
         return i + 1, *jax.tree.map(lambda x: x[0], after)
 
     def goes_on(carry: Any) -> jax.Array:
@@ -117,37 +120,33 @@ def evaluate(
     network_of: Callable[..., prediction.ApplyFn],
     test: Split,
     num_tasks: jax.Array,
-    state: training.State,
-    statistics: Any,
+    learned: Learned,
     key: jax.Array,
-    orders: jax.Array,
 ) -> dict[str, jax.Array]:
     """Scores on each of the first tasks: one loop on the device, whatever their number.
 
     Args:
         predictors: ``predictor(apply_fn, state, key, images)`` gives a prediction, by name.
-        network_of: ``network_of(state, statistics, order)`` gives the apply_fn for a task.
+        network_of: ``network_of(learned, task)`` gives the apply_fn for a task.
         test: images [n, pixel] before the permutation.
         num_tasks: how many tasks are tested.
-        state, key: of one seed; the same networks are drawn for each task.
-        statistics: of batch norms, each leaf [task, ...].
-        orders: [task, pixel].
+        learned, key: of one seed; the same networks are drawn for each task.
 
     Returns:
         Scores [task] by name, 0 for the tasks after num_tasks.
     """
 
     def add(task: jax.Array, scores: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        images = test.images[:, orders[task]]
-        apply_fn = network_of(state, prediction.part(statistics, task), orders[task])
+        images = test.images[:, learned.orders[task]]
+        apply_fn = network_of(learned, task)
         for name, predictor in predictors.items():
-            probabilities = predictor(apply_fn, state, key, images).probabilities
+            probabilities = predictor(apply_fn, learned.state, key, images).probabilities
             for score, function in SCORES.items():
                 value = function(probabilities, test.labels)
                 scores |= {f"{score}_{name}": scores[f"{score}_{name}"].at[task].set(value)}
         return scores
 
-    zeros = {f"{score}_{name}": jnp.zeros(len(orders)) for name in predictors for score in SCORES}
+    zeros = {f"{score}_{name}": jnp.zeros(len(learned.orders)) for name in predictors for score in SCORES}
     return jax.lax.fori_loop(0, num_tasks, add, zeros)
 
 

@@ -1,0 +1,212 @@
+"""A network that learns one task after the other: how it is made, trained, tested, kept, and loaded again."""
+
+import dataclasses
+import itertools
+import time
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import bbinn_jax as bb
+from experiments.common import classifier, console, data, methods, networks, prediction, runs, training
+from experiments.common.config import of_flat
+from experiments.continual_learning import programs, tables, tasks
+from experiments.continual_learning.presets import Config
+
+EXPERIMENT = "continual_learning"
+
+
+class Prepared(NamedTuple):
+    """What a run needs: what is trained and how, and the images [n, pixel] before the permutations."""
+
+    problem: training.Problem
+    dataset: data.Dataset
+
+
+class Outcome(NamedTuple):
+    """What training leaves behind."""
+
+    learned: tasks.Learned
+    progress: runs.Progress
+    compile_seconds: float
+
+
+def prepare(config: Config) -> Prepared:
+    """Loads the images, and makes method and network.
+
+    Raises:
+        ValueError, FileNotFoundError: what the user gave cannot be.
+    """
+    dataset = load(config)
+    plan = methods.Plan(len(dataset.train.labels), config.batch_size, config.epochs)
+    method = methods.make(config.method, config.real_learning_rate, plan)
+    return Prepared(training.Problem(method, make_network(config, dataset), config.batch_size), dataset)
+
+
+def load(config: Config) -> data.Dataset:
+    """The images [n, pixel] of all tasks, before their permutations."""
+    dataset = data.load(config.dataset)
+    train, test = (
+        split._replace(images=split.images.reshape(len(split.labels), -1)) for split in (dataset.train, dataset.test)
+    )
+    if config.validation_fraction:
+        rest, held_back = data.holdout(len(train.labels), config.validation_fraction, seed=0)
+        train, test = prediction.part(train, rest), prediction.part(train, held_back)
+    train, test = prediction.part(train, slice(config.train_images)), prediction.part(test, slice(config.eval_images))
+    if config.batch_size > len(train.labels):
+        raise ValueError(f"batch_size must be at most {len(train.labels)}, got {config.batch_size!r}")
+    return dataset._replace(train=train, test=test)
+
+
+def make_network(config: Config, dataset: data.Dataset) -> networks.Network:
+    """The network that a config describes."""
+    norm: Any = config.batch_norm if config.batch_norm in ("none", "layer") else "batch"
+    return networks.Network(dataclasses.replace(config.network, norm=norm), dataset.num_classes)
+
+
+def load_network(path: str | Path, task: int) -> tuple[bb.Posterior, prediction.ApplyFn, data.Split]:
+    """A network that a run has kept, as it was tested on one of the run's tasks.
+
+    Args:
+        path: network-SEED.safetensors of a run folder.
+        task: counted from 1.
+
+    Returns:
+        The posterior, ``apply_fn(weights, images)`` for its weights, and the task's test images [n, pixel] and labels:
+        ``(pixel - input_mean) / input_std`` with what is in the posterior's config, in the order that
+        `tasks.permutations` gives. The mean in results.json is of networks drawn with ``tasks.keys(seed)[2]``.
+
+    Raises:
+        ValueError: no such task, or what `bbinn_jax.load_posterior` and `data.load` refuse.
+    """
+    kept = bb.load_posterior(path)
+    config = of_flat(Config, kept.config)
+    if not 1 <= task <= config.tasks:
+        raise ValueError(f"task must be from 1 to {config.tasks}, got {task!r}")
+    dataset = load(config)
+    orders = tasks.permutations(config.seed, config.tasks, dataset.test.images.shape[1])
+    learned = tasks.Learned(prediction.kept_state(kept), kept.batch_stats, orders)
+    model = make_network(config, dataset)
+    apply_fn = programs.make_apply_fn(config, model, dataset.train.images, learned, task - 1)
+    return kept, apply_fn, dataset.test._replace(images=dataset.test.images[:, orders[task - 1]])
+
+
+def run(config: Config, prepared: Prepared, out: Path) -> dict[str, Any]:
+    """Trains on all tasks, keeps the networks and returns the results."""
+    problem, dataset = prepared
+    seeds = list(range(config.seed, config.seed + config.seeds))
+    keys = jnp.stack([tasks.keys(seed) for seed in seeds], axis=1)
+    images = dataset.train.images
+    states = jax.jit(jax.vmap(partial(training.init, problem), (0, None)))(keys[0], images)
+    statistics = jax.tree.map(
+        lambda x: jnp.zeros((config.seeds, config.tasks, *x.shape[1:]), x.dtype), states.batch_stats
+    )
+    orders = jnp.stack([tasks.permutations(seed, config.tasks, images.shape[1]) for seed in seeds])
+    natural, real = classifier.leaves_of(problem, states)
+    tested = "validation" if config.validation_fraction else "test"
+    console.write(
+        f"{config.tasks} task{'s' * (config.tasks > 1)}, each {config.dataset} with its pixels in another order: "
+        f"{len(images):,} training, {len(dataset.test.labels):,} {tested} images; {config.method.name}",
+        *bb.partition_table(natural, real).splitlines(),
+    )
+    outcome = train(config, prepared, tasks.Learned(states, statistics, orders), keys[1:3], out)
+    common = {
+        "dataset": config.dataset,
+        "method": config.method.name,
+        "prior": getattr(config.method, "prior", None),
+        "batch_norm": config.batch_norm,
+        "needs_task_identity": config.batch_norm in ("per-task", "reestimated"),
+        "tested_on": tested,
+        "epochs": config.epochs,
+        "wall_seconds": outcome.progress.seconds,
+        "compile_seconds": outcome.compile_seconds,
+        "num_binary_weights": sum(x.size for x in jax.tree.leaves(natural)),
+        "num_real_parameters": sum(x.size for x in jax.tree.leaves(real)),
+        "eval_samples": classifier.eval_samples(config),
+        "curve_samples": programs.curve_samples(config),
+    }
+    of_seeds = [[line for line in outcome.progress.history if line["seed"] == seed] for seed in seeds]
+    keep(config, dataset, outcome.learned, out)
+    return runs.summary([common | tables.results_of(lines) for lines in of_seeds])
+
+
+def keep(config: Config, dataset: data.Dataset, learned: tasks.Learned, out: Path) -> None:
+    """Writes network-SEED.safetensors for each seed."""
+    for i in range(config.seeds):
+        state, statistics, _ = prediction.part(learned, i)
+        batch_stats = statistics if config.batch_norm == "per-task" else state.batch_stats
+        fields = runs.kept_config(config, config.seed + i, dataset.mean, dataset.std)
+        kept = bb.Posterior(state.params[0], state.params[1], batch_stats, fields)
+        bb.save_posterior(out / f"network-{config.seed + i}.safetensors", kept)
+
+
+def train(config: Config, prepared: Prepared, learned: tasks.Learned, keys: jax.Array, out: Path) -> Outcome:
+    """Trains on every task, or on those that a checkpoint leaves.
+
+    Args:
+        config, prepared: what is trained, and how.
+        learned: of every seed, before the first task.
+        keys: [2, seed], for training and for testing.
+        out: run folder.
+    """
+    (states, statistics), (done, seconds, history) = runs.goes_on(out, EXPERIMENT, config, learned[:2], unit="task")
+    learned = learned._replace(state=states, statistics=statistics)
+    start = time.perf_counter()
+    compiled = programs.compile_programs(config, prepared.problem, learned, keys, prepared.dataset)
+    compile_seconds = time.perf_counter() - start
+
+    start = time.perf_counter()
+    for task, report in console.epochs(done + 1, config.stop_after_tasks or config.tasks, unit="task"):
+        before = learned.state.params[0]
+        learned, values = train_task(config, compiled, learned, task, out)
+        values |= compiled.describe(learned.state, before)
+        lines = [
+            {
+                "task": task,
+                "seed": config.seed + i,
+                "curve_progress": [end / config.epochs for end in curve_epochs(config)],
+            }
+            | {name: np.asarray(value[i]).tolist() for name, value in values.items()}
+            for i in range(config.seeds)
+        ]
+        history += lines
+        runs.append_metrics(out, lines)
+        now = runs.Progress(task, seconds + time.perf_counter() - start, history)
+        runs.save_checkpoint(out, EXPERIMENT, config, learned[:2], now)
+        report(tables.progress(lines))
+    progress = runs.Progress(history[-1]["task"], seconds + time.perf_counter() - start, history)
+    return Outcome(learned, progress, compile_seconds)
+
+
+def curve_epochs(config: Config) -> list[int]:
+    """After which epochs of a task all tasks are tested, for the figure."""
+    return sorted({round(config.epochs * i / config.curve_points) for i in range(1, config.curve_points + 1)} - {0})
+
+
+def train_task(
+    config: Config, compiled: programs.Programs, learned: tasks.Learned, task: int, out: Path
+) -> tuple[tasks.Learned, dict[str, jax.Array]]:
+    """Trains on one task, counted from 1, and tests all so far; returns what is known now, and metrics [seed, ...]."""
+    natural = learned.state.params[0]
+    chained = getattr(config.method, "prior", "none") == "previous" and task > 1
+    prior = natural if chained else jax.tree.map(jnp.zeros_like, natural)
+    of_task = tasks.Task(learned.orders[:, task - 1], prior)
+    predictor = "mode" if classifier.eval_samples(config) is None else "mean"
+    learned, curve = learned._replace(state=compiled.start(learned.state)), []
+    for first, end in itertools.pairwise([0, *curve_epochs(config)]):
+        state, metrics, finite = compiled.train(jnp.int32(end - first), learned.state, of_task)
+        epoch = (task - 1) * config.epochs + end
+        runs.stop_if_not_finite(finite, config.seed, state.step.min(), epoch, out, state)
+        statistics = compiled.keep(learned.statistics, jnp.int32(task - 1), state.batch_stats)
+        learned = learned._replace(state=state, statistics=statistics)
+        scores = compiled.test_within(jnp.int32(task), learned)
+        curve.append(scores[f"accuracy_{predictor}"])
+    if compiled.test is not compiled.test_within:
+        scores = compiled.test(jnp.int32(task), learned)
+    values = {"train_loss": metrics.loss, "train_accuracy": metrics.accuracy}
+    values |= {name: score[:, :task] for name, score in scores.items()}
+    return learned, values | {"curve_accuracy": jnp.stack(curve, axis=1)[:, :, :task]}
