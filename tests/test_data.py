@@ -14,7 +14,7 @@ import pytest
 
 from experiments import prepare
 from experiments.common import data
-from experiments.regression import __main__ as regression
+from experiments.regression.data import read_column
 
 DATA_SETS = {  # name: version, shape and file format of the images, classes
     "mnist": ("3.0.1", (28, 28, 1), "PNG", 10),
@@ -340,7 +340,7 @@ def test_without_a_home_the_variable_is_named(monkeypatch, folder):
 def test_number_too_large_or_not_finite_is_named_by_its_line(tmp_path, text):
     (tmp_path / "train_inputs").write_text(f"0.5\n9e29\n{text}\n1\n")
     with pytest.raises(ValueError, match=f"line 3 of train_inputs must be finite and below 1e30, got '{text}'"):
-        regression.read_column(tmp_path / "train_inputs")
+        read_column(tmp_path / "train_inputs")
 
 
 def test_preparing_starts_with_its_own_extra_alone():

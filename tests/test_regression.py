@@ -10,8 +10,9 @@ from matplotlib.image import imread
 
 import bbinn_jax as bb
 from experiments.common import networks
-from experiments.regression import __main__ as regression
+from experiments.regression import data as pairs
 from experiments.regression.__main__ import Config, main
+from experiments.regression.model import load_network, normalised
 from tests.commands import refused, without_times
 
 QUICK = ["--steps", "250", "--hidden", "8"]
@@ -57,7 +58,7 @@ def test_mean_fits_and_is_less_certain_beyond_the_data(tmp_path, tuned_run):
     assert far > 1.2 * near
 
 
-def test_results_are_flat_complete_and_on_disk(tuned_run):
+def test_results_are_flat_but_for_their_config_complete_and_on_disk(tuned_run):
     results, out = tuned_run
     assert json.loads((out / "results.json").read_text()) == results
     promised = (
@@ -66,7 +67,8 @@ def test_results_are_flat_complete_and_on_disk(tuned_run):
         "commit test_rmse_ste test_rmse_mode test_rmse_mean near_std_mean gap_std_mean far_std_mean"
     ).split()
     assert set(promised) <= set(results)
-    assert not any(isinstance(value, dict | list) for value in results.values())
+    assert json.loads((out / "config.json").read_text()) == {"experiment": "regression"} | results["config"]
+    assert [name for name, value in results.items() if isinstance(value, dict | list)] == ["config"]
     assert results["num_binary_weights"] == (1 + 1) * 64 + (64 + 1) * 64 + 64 + 1
 
 
@@ -90,12 +92,12 @@ def test_run_folder_holds_config_metrics_and_a_figure(quick_run):
 def test_numbers_of_the_results_come_back_from_a_kept_network(quick_run):
     """In the units of the file's pairs, scaled back by hand."""
     results, out = quick_run
-    data = regression.generate(Config())
-    posterior, curve, preprocess = regression.load_network(out / "network-0.safetensors")
+    data = pairs.generate(Config())
+    posterior, curve, preprocess, _ = load_network(out / "network-0.safetensors")
     inputs = preprocess(data.test_inputs)
     keys = jax.random.split(jax.random.split(jax.random.key(0))[1], posterior.config["eval_samples"])
     drawn = [curve(bb.sample(key, posterior.natural), inputs) for key in keys]
-    ste = regression.load_network(out / "network-ste-0.safetensors").posterior.natural
+    ste = load_network(out / "network-ste-0.safetensors").posterior.natural
     curves = {"mode": curve(bb.mode(posterior.natural), inputs), "ste": curve(bb.mode(ste), inputs)}
     (mean,), (std,) = posterior.config["target_mean"], posterior.config["target_std"]
     assert (mean, std) == (pytest.approx(np.mean(data.targets)), pytest.approx(np.std(data.targets)))
@@ -118,9 +120,7 @@ def test_every_network_is_normalised_by_its_own_statistics(key):
     model = networks.TanhMLP((8,))
     params = model.init(key, inputs[:, None])["params"]
     for i in range(3):
-        curve = partial(
-            regression.normalised, model, inputs, bb.sample(jax.random.key(i), jax.tree.map(np.zeros_like, params))
-        )
+        curve = partial(normalised, model, inputs, bb.sample(jax.random.key(i), jax.tree.map(np.zeros_like, params)))
         output = np.asarray(curve(inputs))
         assert output.mean() == pytest.approx(0, abs=1e-5)
         assert output.std() == pytest.approx(1, abs=1e-3)
@@ -128,11 +128,11 @@ def test_every_network_is_normalised_by_its_own_statistics(key):
 
 
 def test_generated_inputs_leave_the_gap_free():
-    data = regression.generate(Config())
+    data = pairs.generate(Config())
     for inputs in (data.inputs, data.test_inputs):
         assert not np.any((inputs > data.gap[0]) & (inputs < data.gap[1]))
         assert 0 <= inputs.min() < inputs.max() <= 6
-    scaled = regression.standardised(data)
+    scaled = pairs.standardised(data)
     assert (scaled.targets.mean(), scaled.targets.std()) == (pytest.approx(0, abs=1e-6), pytest.approx(1, abs=1e-5))
 
 

@@ -1,6 +1,8 @@
 """Two half moons from the command line: what the run writes, what it claims, what it refuses."""
 
 import json
+import sys
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -8,7 +10,10 @@ import pytest
 from matplotlib.image import imread
 
 import bbinn_jax as bb
-from experiments.two_moons.__main__ import Config, load_network, main, moons
+from experiments.common import runs
+from experiments.two_moons.__main__ import Config, main
+from experiments.two_moons.data import moons
+from experiments.two_moons.model import load_network
 from tests.commands import refused, without_times
 
 QUICK = ["--steps", "250", "--hidden", "8"]
@@ -46,7 +51,7 @@ def test_mean_is_the_more_certain_the_closer_the_posterior_is_to_one_network(tmp
     assert paper_run[0]["far_mutual_information_mean"] > 0.01
 
 
-def test_results_are_flat_complete_and_on_disk(paper_run):
+def test_results_are_flat_but_for_their_config_complete_and_on_disk(paper_run):
     results, out = paper_run
     assert json.loads((out / "results.json").read_text()) == results
     promised = (
@@ -56,7 +61,8 @@ def test_results_are_flat_complete_and_on_disk(paper_run):
         "near_entropy_ste near_entropy_mode near_entropy_mean far_entropy_ste far_entropy_mode far_entropy_mean"
     ).split()
     assert set(promised) <= set(results)
-    assert not any(isinstance(value, dict | list) for value in results.values())
+    assert json.loads((out / "config.json").read_text()) == {"experiment": "two_moons"} | results["config"]
+    assert [name for name, value in results.items() if isinstance(value, dict | list)] == ["config"]
     assert results["num_binary_weights"] == (2 + 1) * 64 + (64 + 1) * 64 + 64 + 1
     assert results["num_real_parameters"] == 0
 
@@ -83,7 +89,7 @@ def test_run_folder_holds_config_metrics_and_a_figure(quick_run):
 def test_numbers_of_the_results_come_back_from_a_kept_network(quick_run):
     results, out = quick_run
     test = moons(Config(), 1000, 1)
-    posterior, apply_fn, preprocess = load_network(out / "network-0.safetensors")
+    posterior, apply_fn, preprocess, _ = load_network(out / "network-0.safetensors")
     points = preprocess(test.points)
     key = jax.random.split(jax.random.key(0))[1]
     natural = posterior.natural
@@ -120,6 +126,13 @@ def test_training_and_test_points_are_different_draws_of_a_seed():
     assert not np.isin(np.asarray(test.points), np.asarray(train.points)).any()
     np.testing.assert_array_equal(train.points, moons(Config(), 50, 0).points)
     assert sorted(np.bincount(train.labels)) == [25, 25]
+
+
+def test_command_is_kept_as_somebody_types_it(monkeypatch):
+    """Python knows the command of a folder as its __main__."""
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", SimpleNamespace(name="experiments.two_moons.__main__"))
+    monkeypatch.setattr(sys, "argv", ["-m", "--steps", "3", "--out", "a b"])
+    assert runs.command() == "python -m experiments.two_moons --steps 3 --out 'a b'"
 
 
 def test_finished_run_is_not_overwritten_unless_told(quick_run, capsys):

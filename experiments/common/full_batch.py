@@ -3,12 +3,13 @@
     posterior    the Bayesian learning rule on natural parameters
     ste          Adam on latent weights, seen through their signs, in the same number of steps
 
-Every parameter of the network is binary, biases too. The key of step t is
-``fold_in(key, t)``, so a run depends on its settings, its key and its data alone.
+They give three predictors: "ste", the "mode" of the posterior, and the "mean" of networks drawn from it. Every
+parameter of the network is binary, biases too. The key of step t is ``fold_in(key, t)``, so a run depends on its
+settings, its key and its data alone.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,24 +18,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 import bbinn_jax as bb
-from experiments.common import runs
-from experiments.common.ranges import BELOW_ONE, MOST_SAMPLES, check_ranges, check_widths
+from experiments.common import console, networks, prediction, runs
+from experiments.common.config import BELOW_ONE, MOST_SAMPLES, Run, check_ranges, check_widths
+
+PREDICTORS = ("ste", "mode", "mean")
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Run):
     """What all experiments with full batches have in common."""
-
-    preset: str = "paper"
-    """Chooses where the other fields start from: paper, or tuned."""
-    seed: int = 0
-    """Seeds everything random: data, initialization, samples."""
-    out: Path | None = None
-    """Names the run folder. Default: runs/EXPERIMENT-PRESET-SEED."""
-    overwrite: bool = False
-    """Replaces a run that is already in that folder."""
 
     num_train: int = 200
     """Sets the number of training points that are generated."""
@@ -63,10 +59,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field out of its range (the library checks its own arguments)."""
+        super().__post_init__()
         check_ranges(
             self,
             (
-                ("seed", 0, 2**32 - 1),
                 ("num_train", 10, 100_000),
                 ("steps", 1, 10_000_000),
                 ("eval_samples", 2, MOST_SAMPLES),
@@ -97,6 +93,9 @@ class Fit(NamedTuple):
     flipped: jax.Array
 
 
+FitBoth = Callable[[jax.Array], tuple[Fit, Fit]]
+
+
 def train(
     loss: Callable[[Any, jax.Array], jax.Array],
     optimizer: optax.GradientTransformation,
@@ -118,20 +117,16 @@ def train(
 
 
 def fit(
-    settings: Settings,
-    schedule: Callable[[float], optax.Schedule],
-    loss_fn: Callable[[Any], jax.Array],
-    params: Any,
-    train_set_size: int,
-) -> Callable[[jax.Array], tuple[Fit, Fit]]:
+    settings: Settings, schedule: Callable[[float], optax.Schedule], loss_fn: Callable[[Any], jax.Array], inputs: Any
+) -> FitBoth:
     """Makes the function that trains a posterior and, from another start, a network by straight-through training.
 
     Args:
         settings: of both.
         schedule: of a learning rate, given its start.
-        loss_fn: ``loss_fn(weights)``, a mean over all training examples.
-        params: of the network, or their `jax.ShapeDtypeStruct`.
-        train_set_size: number of examples.
+        loss_fn: ``loss_fn(weights)``, a mean over all training examples; the weights are those of
+            ``TanhMLP(settings.hidden)``.
+        inputs: of training, [n, feature].
 
     Returns:
         ``f(key)``, to be compiled; it returns the `Fit` of the posterior and that of ste.
@@ -139,8 +134,9 @@ def fit(
     Raises:
         ValueError: a setting out of its range.
     """
+    params = jax.eval_shape(networks.TanhMLP(settings.hidden).init, jax.random.key(0), inputs)["params"]
     rule = bb.bayesbinn(
-        schedule(settings.learning_rate), train_set_size, momentum=settings.momentum, kl_weight=settings.kl_weight
+        schedule(settings.learning_rate), len(inputs), momentum=settings.momentum, kl_weight=settings.kl_weight
     )
     adam = bb.ste(optax.adam(schedule(settings.ste_learning_rate)))
     expected_loss = bb.expected_loss(loss_fn, temperature=settings.temperature, num_samples=settings.num_samples)
@@ -159,6 +155,53 @@ def fit(
     return fit_both
 
 
+class Trained(NamedTuple):
+    """A posterior, a network of ste, the key of the networks that are drawn, and what results.json says of training."""
+
+    posterior: Fit
+    ste: Fit
+    sample_key: jax.Array
+    results: dict[str, Any]
+
+
+def run(
+    settings: Settings, fit: FitBoth, out: Path, statistics: Any = None, scales: dict[str, float] | None = None
+) -> Trained:
+    """Trains, and writes metrics.jsonl, network-SEED.safetensors (the posterior) and network-ste-SEED.safetensors.
+
+    Args:
+        settings: kept as the files' config.
+        fit: what `fit` made.
+        out: the run folder.
+        statistics: what a network needs besides its weights.
+        scales: of what was measured, ``input_mean`` and ``input_std`` among them; default: inputs as they are.
+
+    Raises:
+        FloatingPointError: a loss or a parameter was not finite, and so what was trained is of no use.
+    """
+    fit_key, sample_key = jax.random.split(jax.random.key(settings.seed))
+    (posterior, ste), seconds = compile_and_run(fit, fit_key)
+    write_metrics(out, posterior, ste)
+    config = runs.kept_config(settings, settings.seed, 0.0, 1.0)
+    config |= {name: np.ravel(value).tolist() for name, value in (scales or {}).items()}
+    for name, trained in (("", posterior), ("ste-", ste)):
+        kept = bb.Posterior(trained.params, None, statistics, config)
+        bb.save_posterior(out / f"network-{name}{settings.seed}.safetensors", kept)
+    results = {
+        "method": "bayesbinn",
+        "steps": settings.steps,
+        **seconds,
+        "train_loss": float(posterior.loss[-1]),
+        "posterior_entropy_bits_per_weight": float(bb.entropy_bits_per_weight(posterior.params)),
+        "saturated_share": float(bb.diagnostics.saturated_share(posterior.params)),
+        "flipped_since_start": float(posterior.flipped),
+        "num_binary_weights": sum(x.size for x in jax.tree.leaves(posterior.params)),
+        "num_real_parameters": 0,
+        "eval_samples": settings.eval_samples,
+    }
+    return Trained(posterior, ste, sample_key, results)
+
+
 def compile_and_run(fn: Callable[..., Any], *args: Any) -> tuple[Any, dict[str, float]]:
     """The output of a function, compiled first, and how long both took."""
     start = time.perf_counter()
@@ -173,14 +216,13 @@ def write_metrics(folder: Path, posterior: Fit, ste: Fit, every: int = 100) -> N
     """Writes a line for every 100th step and the last to metrics.jsonl.
 
     Raises:
-        FloatingPointError: a loss was not finite, and so what it left behind is of no use.
+        FloatingPointError: a loss, or a parameter after the last step, is not finite.
     """
-    for name, losses in (("bayesbinn", posterior.loss), ("ste", ste.loss)):
-        if not np.all(np.isfinite(losses)):
-            step = 1 + int(np.argmin(np.isfinite(losses)))
-            raise FloatingPointError(f"the loss of {name} is not finite in step {step}")
     for name, trained in (("bayesbinn", posterior), ("ste", ste)):
-        if not all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(trained.params)):
+        finite = np.isfinite(trained.loss)
+        if not finite.all():
+            raise FloatingPointError(f"the loss of {name} is not finite in step {1 + int(np.argmin(finite))}")
+        if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(trained.params)):
             raise FloatingPointError(f"a parameter of {name} is not finite after the last step")
     num_steps = len(posterior.loss)
     runs.append_metrics(
@@ -197,45 +239,54 @@ def write_metrics(folder: Path, posterior: Fit, ste: Fit, every: int = 100) -> N
     )
 
 
-def keep_networks(
-    folder: Path, settings: Settings, posterior: Fit, ste: Fit, statistics: Any = None, **scales: np.ndarray | float
-) -> None:
-    """Writes network-SEED.safetensors, the posterior, and network-ste-SEED.safetensors, the latent weights of ste.
+def load_network(
+    path: str | Path, make: Callable[[networks.TanhMLP, bb.Posterior], prediction.ApplyFn]
+) -> prediction.Network:
+    """A network that `run` has kept; ``make(model, posterior)`` gives its ``apply_fn(weights, inputs)``.
 
-    Args:
-        folder: of the run.
-        settings: kept as the files' config.
-        posterior, ste: what was trained.
-        statistics: what a network needs besides its weights.
-        scales: ``input_mean`` and ``input_std``; where they are not given, inputs are used as they are.
+    Raises:
+        ValueError, OSError: what `bbinn_jax.load_posterior` refuses.
     """
-    config = runs.kept_config(settings, settings.seed, scales.pop("input_mean", 0.0), scales.pop("input_std", 1.0))
-    config |= {name: np.ravel(value).tolist() for name, value in scales.items()}
-    for name, trained in (("", posterior), ("ste-", ste)):
-        kept = bb.Posterior(trained.params, None, statistics, config)
-        bb.save_posterior(folder / f"network-{name}{settings.seed}.safetensors", kept)
+    posterior = bb.load_posterior(path)
+    apply_fn = make(networks.TanhMLP(tuple(posterior.config["hidden"])), posterior)
+    return prediction.Network(posterior, apply_fn, prediction.preprocessing(posterior.config, np.float64))
 
 
-def common_results(experiment: str, settings: Settings, posterior: Fit, seconds: dict[str, float]) -> dict[str, Any]:
-    """What results.json of every experiment with full batches holds."""
-    return {
-        "experiment": experiment,
-        "preset": settings.preset,
-        "dataset": experiment,
-        "method": "bayesbinn",
-        "seed": settings.seed,
-        "steps": settings.steps,
-        "device": jax.devices()[0].device_kind,
-        "jax_version": jax.__version__,
-        **seconds,
-        "train_loss": float(posterior.loss[-1]),
-        "posterior_entropy_bits_per_weight": float(bb.entropy_bits_per_weight(posterior.params)),
-        "saturated_share": float(bb.diagnostics.saturated_share(posterior.params)),
-        "flipped_since_start": float(posterior.flipped),
-        "num_binary_weights": sum(x.size for x in jax.tree.leaves(posterior.params)),
-        "num_real_parameters": 0,
-        "num_train": settings.num_train,
-        "eval_samples": settings.eval_samples,
-        "command": runs.command(),
-        "commit": runs.commit(),
-    }
+def predict(trained: Trained, of_mode: Callable[..., Any], of_drawn: Callable[..., Any], inputs: Any) -> dict[str, Any]:
+    """What the three predictors say of inputs.
+
+    ``of_mode(natural, inputs)`` is what one network says, ``of_drawn(natural, key, inputs)`` what those drawn say.
+    """
+
+    def of_all(natural: Any, latent: Any, inputs: Any) -> tuple[Any, ...]:
+        return of_mode(latent, inputs), of_mode(natural, inputs), of_drawn(natural, trained.sample_key, inputs)
+
+    predicted = jax.jit(of_all)(trained.posterior.params, trained.ste.params, inputs)
+    return dict(zip(PREDICTORS, predicted, strict=True))
+
+
+def mean_of(values: Any) -> float | None:
+    """The mean; None of nothing, as where points that are spread wide leave no place that is far away."""
+    return float(values.mean()) if values.size else None
+
+
+def show(results: dict[str, Any], examples: str, rows: Iterable[Sequence[str]], note: str) -> None:
+    """The closing table: three predictors side by side, of examples that are named, and a note below it."""
+    console.write_table(
+        f"{examples}, {results['preset']} preset, {results['steps']:,} steps",
+        ("", "straight-through", "mode", f"mean of {results['eval_samples']}"),
+        rows,
+    )
+    console.write(note)
+    console.write_totals(results)
+
+
+def panels(figure: Figure, results: dict[str, Any], caption: Callable[[str], str]) -> dict[str, Axes]:
+    """Axes for each predictor, side by side, with its title and under it ``caption(name)``."""
+    titles = ("Straight-through training", "BayesBiNN, mode", f"BayesBiNN, mean of {results['eval_samples']} networks")
+    beside = dict(zip(PREDICTORS, figure.subplots(1, 3, sharex=True, sharey=True), strict=True))
+    for (name, axes), title in zip(beside.items(), titles, strict=True):
+        axes.set_title(title, fontsize=12, fontweight="bold", pad=20)
+        axes.text(0.5, 1.03, caption(name), transform=axes.transAxes, ha="center", fontsize=9)
+        axes.tick_params(length=2, labelsize=8)
+    return beside

@@ -382,7 +382,7 @@ def record(experiment: str, config: Any) -> dict[str, Any]:
 def command() -> str:
     """The command line of this process, as somebody would type it."""
     spec = getattr(sys.modules["__main__"], "__spec__", None)
-    program = f"python -m {spec.name}" if spec else f"python {sys.argv[0]}"
+    program = f"python -m {spec.name.removesuffix('.__main__')}" if spec else f"python {sys.argv[0]}"
     return f"{program} {shlex.join(sys.argv[1:])}"
 
 

@@ -9,7 +9,9 @@ Every field of `Config` is a flag. The run folder holds config.json, metrics.jso
 results.json and a figure. Source: arXiv 2002.10778, figure 2.
 """
 
-from collections.abc import Callable
+if not __package__:
+    raise SystemExit("start it with: python -m experiments.two_moons")
+
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,16 +21,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from sklearn.datasets import make_moons
 
 import bbinn_jax as bb
-from experiments.common import config as cli
-from experiments.common import console, endings, full_batch, networks, prediction, runs
-from experiments.two_moons.figure import two_moons as draw_figure
+from experiments.common import command, console, full_batch, networks, runs
+from experiments.common.prediction import ApplyFn, part
+from experiments.two_moons import figure
+from experiments.two_moons.data import FAR, Data, moons, plane_around
+from experiments.two_moons.model import logits
 
-EXPERIMENT = "two_moons"
 NUM_TEST = 1000
-FAR = 1.0  # a point of the plane is far away if no training point is nearer than this
 
 
 @dataclass(frozen=True)
@@ -36,166 +37,97 @@ class Config(full_batch.Settings):
     """Classifies two half moons and shows how sure a network is far away from them."""
 
 
-def tuned() -> Config:
-    """Start closer to a fair coin, and relaxed samples closer to -1 and +1: then the mode is good, too."""
-    return Config(preset="tuned", temperature=0.3, init_scale=5.0)
+PRESETS = {
+    "paper": partial(Config, preset="paper"),
+    # A start closer to a fair coin, and relaxed samples closer to -1 and +1: then the mode is good, too.
+    "tuned": partial(Config, preset="tuned", temperature=0.3, init_scale=5.0),
+}
 
 
-PRESETS: dict[str, Callable[[], Config]] = {"paper": Config, "tuned": tuned}
+class Prepared(NamedTuple):
+    """What a run needs."""
+
+    fit: full_batch.FitBoth
+    logits: ApplyFn
+    train: Data
+    test: Data
 
 
-class Data(NamedTuple):
-    """Points [n, 2] and their labels [n]."""
+def prepare(config: Config) -> Prepared:
+    """Draws the points, and makes network and training."""
+    train, test = (moons(config, n, stream) for stream, n in enumerate((config.num_train, NUM_TEST)))
+    logits_fn = partial(logits, networks.TanhMLP(config.hidden))
 
-    points: jax.Array
-    labels: jax.Array
+    def loss_fn(weights: Any) -> jax.Array:
+        return optax.softmax_cross_entropy_with_integer_labels(logits_fn(weights, train.points), train.labels).mean()
 
+    def schedule(learning_rate: float) -> optax.Schedule:
+        drops = {config.steps // 2: 0.1, config.steps * 5 // 6: 0.1}
+        return optax.piecewise_constant_schedule(learning_rate, drops)
 
-@endings.command
-def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """The command line; returns what results.json holds."""
-    config = cli.parse(Config, PRESETS, (), "python -m experiments.two_moons", argv)
-    out = config.out or Path("runs") / f"{EXPERIMENT}-{config.preset}-{config.seed}"
-    with endings.user_errors():
-        runs.check(out, EXPERIMENT, config)
-        train, test = (moons(config, n, stream) for stream, n in enumerate((config.num_train, NUM_TEST)))
-        model = networks.TanhMLP(config.hidden)
-        shapes = jax.eval_shape(model.init, jax.random.key(0), train.points)["params"]
-        params, _ = bb.partition(shapes, {"": "binary"})
-        logits_fn = partial(logits, model)
-
-        def loss_fn(weights: Any) -> jax.Array:
-            return optax.softmax_cross_entropy_with_integer_labels(
-                logits_fn(weights, train.points), train.labels
-            ).mean()
-
-        def schedule(learning_rate: float) -> optax.Schedule:
-            drops = {config.steps // 2: 0.1, config.steps * 5 // 6: 0.1}
-            return optax.piecewise_constant_schedule(learning_rate, drops)
-
-        fit = full_batch.fit(config, schedule, loss_fn, params, config.num_train)
-        lock = runs.start(out, EXPERIMENT, config)
-    with lock:
-        return run(config, fit, logits_fn, train, test, out)
+    return Prepared(full_batch.fit(config, schedule, loss_fn, train.points), logits_fn, train, test)
 
 
-def logits(model: networks.TanhMLP, weights: Any, points: jax.Array) -> jax.Array:
-    """The logits of class 0, always 0, and of class 1, [n, 2]."""
-    logit: Any = model.apply({"params": weights}, points)
-    return jnp.stack([jnp.zeros_like(logit), logit], axis=-1)
-
-
-def load_network(path: str | Path) -> prediction.Network:
-    """A network that a run has kept: posterior, ``apply_fn(weights, points)``, and points as they are.
-
-    The mean in results.json is of networks drawn with ``jax.random.split(jax.random.key(seed))[1]``.
-
-    Args:
-        path: network-SEED.safetensors of a run folder, or network-ste-SEED.safetensors.
-
-    Raises:
-        ValueError, OSError: what `bbinn_jax.load_posterior` refuses.
-    """
-    posterior = bb.load_posterior(path)
-    model = networks.TanhMLP(runs.config_of(Config, posterior.config).hidden)
-    return prediction.Network(posterior, partial(logits, model), prediction.preprocessing(posterior.config))
-
-
-def moons(config: Config, num_points: int, stream: int) -> Data:
-    """Points of two half moons; another stream of the same seed gives other points."""
-    random_state = np.random.RandomState(np.random.SeedSequence((config.seed, stream)).generate_state(1)[0])
-    points, labels = make_moons(num_points, noise=config.noise, random_state=random_state)
-    return Data(jnp.asarray(points, jnp.float32), jnp.asarray(labels, jnp.int32))
-
-
-def run(
-    config: Config,
-    fit: Callable[[jax.Array], tuple[full_batch.Fit, full_batch.Fit]],
-    logits_fn: bb.predictive.ApplyFn,
-    train: Data,
-    test: Data,
-    out: Path,
-) -> dict[str, Any]:
-    """Trains, predicts, writes the run folder and returns the results."""
-    fit_key, sample_key = jax.random.split(jax.random.key(config.seed))
-    console.write(f"{EXPERIMENT}: {config.num_train:,} training, {NUM_TEST:,} test points; run folder {out}")
-    (posterior, ste), seconds = full_batch.compile_and_run(fit, fit_key)
-    full_batch.write_metrics(out, posterior, ste)
-
-    x, y = np.linspace(-3, 4, 141), np.linspace(-3, 3, 121)
-    plane = jnp.stack(jnp.meshgrid(x, y), axis=-1)  # [y, x, 2]
-    nearest = jax.lax.map(lambda point: jnp.min(jnp.sum((point - train.points) ** 2, axis=-1)), plane.reshape(-1, 2))
-    distance = jnp.sqrt(nearest).reshape(plane.shape[:2])
-
-    @jax.jit
-    def predict(points: jax.Array) -> dict[str, bb.Prediction]:
-        return {
-            "ste": bb.mode_predictive(logits_fn, ste.params, points),
-            "mode": bb.mode_predictive(logits_fn, posterior.params, points),
-            "mean": bb.posterior_predictive(
-                logits_fn, posterior.params, sample_key, points, num_samples=config.eval_samples, chunk_size=1
-            ),
-        }
-
-    everywhere = predict(jnp.concatenate([test.points, plane.reshape(-1, 2)]))
-    on_test = jax.tree.map(lambda p: p[:NUM_TEST], everywhere)
-    on_plane = jax.tree.map(lambda p: p[NUM_TEST:], everywhere)
-    far = np.asarray(distance.ravel() > FAR)
-    results = full_batch.common_results(EXPERIMENT, config, posterior, seconds)
-    for name in on_test:
-        results |= {
-            f"test_accuracy_{name}": float(bb.metrics.accuracy(on_test[name].probabilities, test.labels)),
-            f"test_nll_{name}": float(bb.metrics.negative_log_likelihood(on_test[name].probabilities, test.labels)),
-            f"test_entropy_{name}": float(on_test[name].entropy.mean()),
-            f"near_entropy_{name}": mean_of(on_plane[name].entropy[~far]),
-            f"far_entropy_{name}": mean_of(on_plane[name].entropy[far]),
-        }
-    mutual_information = on_plane["mean"].mutual_information
-    results |= {
-        "test_mutual_information_mean": float(on_test["mean"].mutual_information.mean()),
-        "near_mutual_information_mean": mean_of(mutual_information[~far]),
-        "far_mutual_information_mean": mean_of(mutual_information[far]),
-    }
+def run(config: Config, prepared: Prepared, out: Path) -> dict[str, Any]:
+    """Trains, predicts, draws and returns the results."""
+    fit, logits_fn, train, test = prepared
+    console.write(f"{config.num_train:,} training, {NUM_TEST:,} test points")
+    trained = full_batch.run(config, fit, out)
+    plane = plane_around(train)
+    of_mode = partial(bb.mode_predictive, logits_fn)
+    mean = partial(bb.posterior_predictive, logits_fn, num_samples=config.eval_samples, chunk_size=1)
+    points = jnp.concatenate([test.points, plane.points.reshape(-1, 2)])
+    everywhere = full_batch.predict(trained, of_mode, mean, points)
+    on_test, on_plane = part(everywhere, slice(NUM_TEST)), part(everywhere, slice(NUM_TEST, None))
+    results = trained.results | {"dataset": "two_moons", "num_train": config.num_train}
+    results |= scores(on_test, on_plane, test.labels, plane.far.ravel())
     runs.to_json(results)  # raises for what is not finite before it is drawn
-    probabilities = {name: p.probabilities[:, 1].reshape(distance.shape) for name, p in on_plane.items()}
-    full_batch.keep_networks(out, config, posterior, ste)
-    figure = draw_figure(out / "figure.png", results, x, y, probabilities, distance > FAR, *train)
-    results = runs.write_results(out, results)
-    write_results(results)
-    console.write(f"figure:  {figure}", f"results: {out / 'results.json'}")
+    probabilities = {name: p.probabilities[:, 1].reshape(plane.far.shape) for name, p in on_plane.items()}
+    figure.draw(out / "figure.png", results, plane, probabilities, train)
     return results
 
 
-def mean_of(values: jax.Array) -> float | None:
-    """The mean; None of nothing, as where points that are spread wide leave no place that is far away."""
-    return float(values.mean()) if values.size else None
+def scores(
+    on_test: dict[str, bb.Prediction], on_plane: dict[str, bb.Prediction], labels: jax.Array, far: np.ndarray
+) -> dict[str, float | None]:
+    """How good three predictors are at the test points, and how unsure there and in the plane, near and far away."""
+    results: dict[str, float | None] = {}
+    for name, predicted in on_test.items():
+        results |= {
+            f"test_accuracy_{name}": float(bb.metrics.accuracy(predicted.probabilities, labels)),
+            f"test_nll_{name}": float(bb.metrics.negative_log_likelihood(predicted.probabilities, labels)),
+        }
+        for unsure in ("entropy", "mutual_information") if name == "mean" else ("entropy",):
+            of_plane = getattr(on_plane[name], unsure)
+            results |= {
+                f"test_{unsure}_{name}": float(getattr(predicted, unsure).mean()),
+                f"near_{unsure}_{name}": full_batch.mean_of(of_plane[~far]),
+                f"far_{unsure}_{name}": full_batch.mean_of(of_plane[far]),
+            }
+    return results
 
 
-def write_results(results: dict[str, Any]) -> None:
+def show(results: dict[str, Any]) -> None:
     """The closing table: three predictors side by side."""
-    rows = [
-        ("test accuracy", "test_accuracy", "{:.2%}"),
-        ("test negative log likelihood", "test_nll", "{:.3f}"),
-        ("entropy at the test points", "test_entropy", "{:.3f}"),
-        (f"entropy within {FAR:g} of the data", "near_entropy", "{:.3f}"),
-        ("entropy far away", "far_entropy", "{:.3f}"),
-        ("  of it mutual information", "far_mutual_information", "{:.3f}"),
-    ]
 
-    def cell(style: str, value: float | None) -> str:
-        return "-" if value is None else style.format(value)
+    def row(title: str, score: str, style: str = "{:.3f}") -> list[str]:
+        values = [results.get(f"{score}_{name}", 0.0) for name in full_batch.PREDICTORS]
+        return [title, *("-" if value is None else style.format(value) for value in values)]
 
-    console.write_table(
-        f"two moons, {results['num_train']} points, {results['preset']} preset, {results['steps']:,} steps",
-        ("", "straight-through", "mode", f"mean of {results['eval_samples']}"),
-        [
-            (title, *(cell(style, results.get(f"{score}_{name}", 0.0)) for name in ("ste", "mode", "mean")))
-            for title, score, style in rows
-        ],
+    rows = (
+        row("test accuracy", "test_accuracy", "{:.2%}"),
+        row("test negative log likelihood", "test_nll"),
+        row("entropy at the test points", "test_entropy"),
+        row(f"entropy within {FAR:g} of the data", "near_entropy"),
+        row("entropy far away", "far_entropy"),
+        row("  of it mutual information", "far_mutual_information"),
     )
-    console.write(f"in nats; far away: in the square of the figure, further than {FAR:g} from every training point")
-    console.write_totals(results)
+    note = f"in nats; far away: in the square of the figure, further than {FAR:g} from every training point"
+    full_batch.show(results, f"two moons, {results['num_train']} points", rows, note)
 
+
+EXPERIMENT = command.Experiment("two_moons", Config, PRESETS, prepare, run, show)
+main = partial(command.main, EXPERIMENT)
 
 if __name__ == "__main__":
     main()

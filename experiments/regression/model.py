@@ -1,0 +1,38 @@
+"""The network of a curve, and one that was kept."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from experiments.common import full_batch, networks, prediction
+
+
+def normalised(model: networks.TanhMLP, train_inputs: Any, weights: Any, inputs: Any) -> jax.Array:
+    """The network with a batch norm (no gain) of its output, [n] to [n].
+
+    Mean and variance are always those over the training inputs, with the weights at hand. They are part
+    of what these weights compute: no network, sampled or mode, is normalised by the statistics of another.
+    """
+    output: Any = model.apply({"params": weights}, train_inputs[:, None])
+    raw: Any = model.apply({"params": weights}, inputs[:, None])
+    return (raw - output.mean()) * jax.lax.rsqrt(output.var() + 1e-4)
+
+
+def load_network(path: str | Path) -> prediction.Network:
+    """A network that a run has kept: posterior, ``apply_fn(weights, inputs)``, and what standardises inputs [n].
+
+    Targets are standardised, too: multiply by ``target_std`` and add ``target_mean``, both in the posterior's config.
+    The networks in results.json are drawn with the keys that ``jax.random.split`` makes of
+    ``jax.random.split(jax.random.key(seed))[1]``.
+
+    Args:
+        path: network-SEED.safetensors of a run folder, or network-ste-SEED.safetensors.
+
+    Raises:
+        ValueError, OSError: what `bbinn_jax.load_posterior` refuses.
+    """
+    return full_batch.load_network(
+        path, lambda model, posterior: partial(normalised, model, posterior.batch_stats["train_inputs"])
+    )

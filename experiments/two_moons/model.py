@@ -1,0 +1,30 @@
+"""The network of two half moons, and one that was kept."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from experiments.common import full_batch, networks, prediction
+
+
+def logits(model: networks.TanhMLP, weights: Any, points: jax.Array) -> jax.Array:
+    """The logits of class 0, always 0, and of class 1, [n, 2]."""
+    logit: Any = model.apply({"params": weights}, points)
+    return jnp.stack([jnp.zeros_like(logit), logit], axis=-1)
+
+
+def load_network(path: str | Path) -> prediction.Network:
+    """A network that a run has kept: posterior, ``apply_fn(weights, points)``, and points as they are.
+
+    The mean in results.json is of networks drawn with ``jax.random.split(jax.random.key(seed))[1]``.
+
+    Args:
+        path: network-SEED.safetensors of a run folder, or network-ste-SEED.safetensors.
+
+    Raises:
+        ValueError, OSError: what `bbinn_jax.load_posterior` refuses.
+    """
+    return full_batch.load_network(path, lambda model, posterior: partial(logits, model))
