@@ -16,7 +16,7 @@ from experiments.common.networks import MLP
 
 
 @dataclass(frozen=True)
-class BayesBiNN(methods.BayesBiNN):
+class Chained(methods.BayesBiNN):
     """The Bayesian learning rule, with yesterday's posterior as today's prior."""
 
     prior: Literal["previous", "none"] = "previous"
@@ -25,7 +25,7 @@ class BayesBiNN(methods.BayesBiNN):
     """Chooses what the mean prediction averages; the paper's authors average logits."""
 
 
-Methods = methods.Settings | BayesBiNN  # the last one of a name is taken
+Methods = methods.Settings | Chained  # the last one of a name is taken
 METHODS: dict[str, Any] = {kind.name: kind for kind in get_args(Methods)}
 
 
@@ -33,7 +33,7 @@ METHODS: dict[str, Any] = {kind.name: kind for kind in get_args(Methods)}
 class Config(images.Settings):
     """Trains a binary network on one task after the other and shows what it forgets."""
 
-    method: Methods = field(default_factory=BayesBiNN)
+    method: Methods = field(default_factory=Chained)
     beside: Path | None = None
     """Names the folder of a finished run that the figure shows next to this one: the same without the prior, say."""
     tasks: int = 5

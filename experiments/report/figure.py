@@ -11,11 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from experiments.common import paper
 from experiments.common.methods import METHODS
 from experiments.common.paper import PAPER
 
 # In the order of the rows; no two look alike to the colour-blind.
-COLORS = {name: method.color for name, method in METHODS.items()}
+COLORS = {name: METHODS[name].color for name in (*paper.METHODS, *METHODS) if name in METHODS}
 
 
 def names(group: pd.DataFrame) -> tuple[str, str]:
