@@ -158,7 +158,9 @@ def _kl_divergence(x: jax.Array, x0: jax.Array) -> jax.Array:
 
 
 @_kl_divergence.defjvp
-def _kl_divergence_jvp(primals, tangents):
+def _kl_divergence_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     # F (lambda - lambda0), which differentiating the logarithms would reach by cancellation.
     (x, x0), (x_dot, x0_dot) = primals, tangents
     derivative = fisher_information(x) * (x - x0) * x_dot + (jnp.tanh(x0) - jnp.tanh(x)) * x0_dot

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from bbinn_jax._checks import PyTree, check_floating, check_number, check_same_tree
+from bbinn_jax._checks import PyTree, check_floating, check_number, check_positive, check_same_tree
 from bbinn_jax._dtypes import at_least_float32
 from bbinn_jax.bernoulli import _total, entropy
 
@@ -77,7 +77,7 @@ def frozen_share(natural: PyTree, *, temperature: float | jax.Array, eps: float 
     >>> print(frozen_share(jnp.array([0.0, 20.0]), temperature=0.1))
     0.5800834
     """
-    temperature = check_number("temperature", temperature, "> 0", lambda v: v > 0)
+    temperature = check_positive("temperature", temperature)
     eps = check_number("eps", eps, "in (0, 1)", lambda v: 0 < v < 1)
 
     def leaf_frozen(x: jax.Array) -> jax.Array:

@@ -100,7 +100,7 @@ def combine(weights: PyTree, real: PyTree) -> PyTree:
     {'b': Array([0.], dtype=float32), 'w': Array([1.], dtype=float32)}
     """
 
-    def choose(path, binary_leaf, real_leaf):
+    def choose(path: Any, binary_leaf: Any, real_leaf: Any) -> Any:
         if binary_leaf is not None and real_leaf is not None:
             raise ValueError(f"weights and real must not share a leaf, got both at {path_name(path)!r}")
         return real_leaf if binary_leaf is None else binary_leaf

@@ -110,11 +110,11 @@ def posterior_expectation(
     def of_sample(key: jax.Array) -> Any:
         return jax.tree.map(_wide, function(sample(key, natural)))
 
-    def add_one(total, value_and_counts):
+    def add_one(total: PyTree, value_and_counts: tuple[PyTree, jax.Array]) -> tuple[PyTree, None]:
         value, counts = value_and_counts
         return jax.tree.map(lambda t, x: jnp.where(counts, t + x, t), total, value), None
 
-    def add_chunk(total, keys_and_counts):
+    def add_chunk(total: PyTree, keys_and_counts: tuple[jax.Array, jax.Array]) -> tuple[PyTree, Any]:
         keys, counts = keys_and_counts
         # One after the other, so that the order of summation does not depend on the chunks.
         return jax.lax.scan(add_one, total, (over_leading_axis(of_sample)(keys), counts))
