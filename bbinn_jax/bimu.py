@@ -21,7 +21,11 @@ from bbinn_jax.bernoulli import fisher_information
 
 
 class BimuState(NamedTuple):
-    """State of `bimu`: the number of steps taken."""
+    """State of `bimu`.
+
+    Attributes:
+        count: the number of steps taken.
+    """
 
     count: jax.Array  # type: ignore[assignment]  # the name in optax; tuples have a method of that name
 

@@ -20,7 +20,12 @@ from bbinn_jax._dtypes import at_least_float32
 
 
 class BopState(NamedTuple):
-    """State of `bop`: the number of steps taken, and m, a tree like the weights."""
+    """State of `bop`.
+
+    Attributes:
+        count: the number of steps taken.
+        average: m, a tree like the weights.
+    """
 
     count: jax.Array  # type: ignore[assignment]  # the name in optax; tuples have a method of that name
     average: PyTree

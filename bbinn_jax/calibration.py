@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 
 from bbinn_jax._checks import check_positive
-from bbinn_jax.metrics import check_labels, check_probabilities, in_double, log
+from bbinn_jax._probabilities import check_labels, check_probabilities, in_double, log
 
-LOWEST, HIGHEST = 0.01, 100.0
+_LOWEST, _HIGHEST = 0.01, 100.0
 
 
 @in_double
@@ -81,6 +81,6 @@ def fit_output_temperature(probabilities: jax.Array, labels: jax.Array, *, prior
         falls = slope(middle) < 0
         return jnp.where(falls, middle, low), jnp.where(falls, high, middle)
 
-    ends = jnp.log(jnp.array([LOWEST, HIGHEST], log_p.dtype))
+    ends = jnp.log(jnp.array([_LOWEST, _HIGHEST], log_p.dtype))
     low, high = jax.lax.fori_loop(0, 40, halve, (ends[0], ends[1]))
-    return jnp.clip(jnp.exp((low + high) / 2), LOWEST, HIGHEST)
+    return jnp.clip(jnp.exp((low + high) / 2), _LOWEST, _HIGHEST)

@@ -22,7 +22,13 @@ from bbinn_jax.bernoulli import fisher_information
 
 
 class PmfState(NamedTuple):
-    """State of `pmf`: the number of steps taken, u (float32 or wider), and the state of the optimizer of u."""
+    """State of `pmf`.
+
+    Attributes:
+        count: the number of steps taken.
+        latent: u, a tree like the weights, in float32 or wider.
+        inner_state: that of the optimizer of u.
+    """
 
     count: jax.Array  # type: ignore[assignment]  # the name in optax; tuples have a method of that name
     latent: PyTree

@@ -110,7 +110,7 @@ def train(
         params, state = carry
         value, grads = jax.value_and_grad(loss)(params, jax.random.fold_in(key, t))
         updates, state = optimizer.update(grads, state, params)
-        return (optax.apply_updates(params, updates), state), (value, bb.entropy_bits_per_weight(params))
+        return (optax.apply_updates(params, updates), state), (value, bb.diagnostics.entropy_bits_per_weight(params))
 
     start = (params, optimizer.init(params))
     (trained, _), (losses, entropy) = jax.lax.scan(step, start, jnp.arange(num_steps))
@@ -229,7 +229,7 @@ def common_results(experiment: str, settings: Settings, posterior: Fit, seconds:
         "jax_version": jax.__version__,
         **seconds,
         "train_loss": float(posterior.loss[-1]),
-        "posterior_entropy_bits_per_weight": float(bb.entropy_bits_per_weight(posterior.params)),
+        "posterior_entropy_bits_per_weight": float(bb.diagnostics.entropy_bits_per_weight(posterior.params)),
         "saturated_share": float(bb.diagnostics.saturated_share(posterior.params)),
         "flipped_since_start": float(posterior.flipped),
         "num_binary_weights": sum(x.size for x in jax.tree.leaves(posterior.params)),

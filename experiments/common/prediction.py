@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import bbinn_jax as bb
-from bbinn_jax._checks import path_name
 from experiments.common.data import Dataset
 from experiments.common.training import Method, State
 
@@ -179,15 +178,16 @@ def evaluate_epoch(
     if not method.is_posterior:
         return values
     kl = bb.bernoulli.kl_divergence(natural, 0.0)
+    entropies = jax.tree.map(bb.diagnostics.entropy_bits_per_weight, natural)
     return values | {
-        "posterior_entropy_bits_per_weight": bb.entropy_bits_per_weight(natural),
+        "posterior_entropy_bits_per_weight": bb.diagnostics.entropy_bits_per_weight(natural),
         "saturated_share": bb.diagnostics.saturated_share(natural),
         "frozen_share": bb.diagnostics.frozen_share(natural, temperature=temperature),
         "kl_nats": kl,
         "kl_bits": kl / jnp.log(2),
         **{
-            f"entropy_bits_per_weight/{path_name(path)}": value
-            for path, value in jax.tree_util.tree_leaves_with_path(jax.tree.map(bb.entropy_bits_per_weight, natural))
+            f"entropy_bits_per_weight/{jax.tree_util.keystr(path, simple=True, separator='/')}": value
+            for path, value in jax.tree_util.tree_leaves_with_path(entropies)
         },
     }
 

@@ -14,7 +14,6 @@ import jax.numpy as jnp
 import optax
 
 import bbinn_jax as bb
-from bbinn_jax._mapping import over_leading_axis
 from experiments.common import data, methods, networks, prediction, training
 from experiments.continual_learning import tasks
 from experiments.continual_learning.presets import Config
@@ -116,11 +115,11 @@ def compile_programs(
 
     def train(images: data.Split, first: Any, count: Any, factor: Any, *of_seeds: Any) -> Any:
         of_seed = partial(tasks.train, method_at, model, config.batch_size, images, first, count, factor)
-        return over_leading_axis(of_seed)(*of_seeds)
+        return bb.over_leading_axis(of_seed)(*of_seeds)
 
     def test(predictors: Any, dataset: data.Dataset, count: Any, *of_seeds: Any) -> Any:
         network_of = partial(make_apply_fn, config, model, dataset.train.images)
-        return over_leading_axis(partial(tasks.evaluate, predictors, network_of, dataset.test, count))(*of_seeds)
+        return bb.over_leading_axis(partial(tasks.evaluate, predictors, network_of, dataset.test, count))(*of_seeds)
 
     def predict_mode(apply_fn: Any, state: training.State, key: jax.Array, images: jax.Array) -> bb.Prediction:
         return prediction.predict_mode(method, apply_fn, state, images)
@@ -142,12 +141,12 @@ def compile_programs(
         test_within = _compiled(partial(test, {"mean": partial(predict_mean, config.curve_samples)}), *test_arguments)
     train_arguments = (dataset.train, one, one, jnp.float32(1), states, keys, orders[:, 0], natural)
     return Programs(
-        start=_compiled(over_leading_axis(partial(tasks.start, method)), states),
+        start=_compiled(bb.over_leading_axis(partial(tasks.start, method)), states),
         train=_compiled(train, *train_arguments),
         keep=_compiled(tasks.keep, statistics, one, states.batch_stats),
         test=test_all,
         test_within=test_within,
-        describe=_compiled(over_leading_axis(partial(describe, method.is_posterior)), states, natural),
+        describe=_compiled(bb.over_leading_axis(partial(describe, method.is_posterior)), states, natural),
     )
 
 
@@ -182,7 +181,7 @@ def describe(is_posterior: bool, state: training.State, before: Any) -> dict[str
     probabilities = jnp.concatenate([jax.nn.sigmoid(2 * x).ravel() for x in jax.tree.leaves(natural)])
     counts, _ = jnp.histogram(probabilities, HISTOGRAM_BINS, (0.0, 1.0))
     return values | {
-        "posterior_entropy_bits_per_weight": bb.entropy_bits_per_weight(natural),
+        "posterior_entropy_bits_per_weight": bb.diagnostics.entropy_bits_per_weight(natural),
         "certain_share": bb.diagnostics.saturated_share(natural),
         "weight_probability_histogram": counts / probabilities.size,
     }

@@ -19,8 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import bbinn_jax as bb
-from bbinn_jax._checks import path_name
-from bbinn_jax._mapping import over_leading_axis
 from experiments.common import checkpoints, console, data, endings, methods, networks, prediction, runs, training
 from experiments.common import config as cli
 from experiments.common import devices as sharding
@@ -163,7 +161,7 @@ def run(
     states, history, seconds = train(config, method, model, states, train_keys, dataset, index, mesh, out)
 
     def predict(dataset: data.Dataset, *of_seeds: Any) -> dict[str, tuple[bb.Prediction, bb.Prediction]]:
-        return over_leading_axis(partial(prediction.predict, method, model, config.eval_samples, dataset))(*of_seeds)
+        return bb.over_leading_axis(partial(prediction.predict, method, model, config.eval_samples, dataset))(*of_seeds)
 
     predictions = jax.jit(predict)(dataset, states, test_keys, index.validation, index.reference)
 
@@ -253,7 +251,7 @@ def train(
     def evaluate_fn(dataset: data.Dataset, *of_seeds: Any) -> dict[str, Any]:
         temperature = 1.0 if method.noisy_activations else config.temperature
         evaluate_epoch = partial(prediction.evaluate_epoch, method, model, temperature, dataset)
-        return over_leading_axis(evaluate_epoch)(*of_seeds)
+        return bb.over_leading_axis(evaluate_epoch)(*of_seeds)
 
     last_mode = mode(states.params[0])
     of_index = (index.validation, index.reference)
@@ -303,7 +301,8 @@ def stop_if_not_finite(
             for i in np.flatnonzero(~np.asarray(is_finite)):
                 checkpoint = checkpoints.latest(out)
                 kept = "there is no checkpoint yet" if checkpoint is None else f"{out}/checkpoints/{checkpoint} is kept"
-                name = f"the {what} {path_name(path)}".rstrip()
+                leaf = jax.tree_util.keystr(path, simple=True, separator="/")
+                name = f"the {what} {leaf}".rstrip()
                 where = f"in step {step} (epoch {epoch}, seed {first_seed + i})"
                 raise SystemExit(endings.printable(f"error: {name} is not finite {where}; {kept}"))
 

@@ -111,7 +111,7 @@ def moons(config: Config, num_points: int, stream: int) -> Data:
 def run(
     config: Config,
     fit: Callable[[jax.Array], tuple[full_batch.Fit, full_batch.Fit]],
-    logits_fn: bb.predictive.ApplyFn,
+    logits_fn: bb.ApplyFn,
     train: Data,
     test: Data,
     out: Path,
