@@ -1,12 +1,16 @@
 """What tests of commands have in common."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from experiments.common import checkpoints
 
 
 def refused(capsys, main, arguments):
@@ -39,6 +43,45 @@ def kill(process):
     assert process.returncode == -signal.SIGKILL
 
 
+def read_results(out):
+    return json.loads((out / "results.json").read_text())
+
+
 def without_times(results):
     """Results without what differs from run to run: times, and digests of them and of the folder's name."""
     return {name: value for name, value in results.items() if "seconds" not in name and not name.startswith("sha256")}
+
+
+def results_of(out):
+    """The results of a run, without what differs from those of the same run by another command."""
+    return without_times(read_results(out)) | {"command": None}
+
+
+def read_metrics(out):
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+def content_of(folder):
+    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def state_of(out):
+    """Every leaf of the last checkpoint, as bytes."""
+    path = (out / "checkpoints" / str(checkpoints.latest(out))).resolve()
+    return {
+        name: np.asarray(leaf).tobytes() for name, leaf in checkpoints._checkpointer().restore(path)["state"].items()
+    }
+
+
+def assert_flat_and_on_disk(results, out, promised):
+    """The results are those of the file, have all fields that are promised, and hold no lists and no objects."""
+    assert read_results(out) == results
+    assert set(promised.split()) <= set(results)
+    assert not any(isinstance(value, dict | list) for value in results.values())
+
+
+def assert_finished_run_stays(capsys, main, arguments, run):
+    """A second run into its folder is refused, and its results are as they were."""
+    results, out = run
+    assert "--overwrite" in refused(capsys, main, [*arguments, "--out", str(out)])
+    assert read_results(out) == results

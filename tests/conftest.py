@@ -13,6 +13,24 @@ import pytest
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
+# The tests of the library: those that have the name of one of its modules, and those of several.
+LIBRARY = {path.stem.strip("_") for path in (Path(__file__).parents[1] / "bbinn_jax").glob("*.py")}
+LIBRARY |= {"claims", "errors", "optimizers", "trajectories"}
+# Where others promote dtypes: optax in its bias correction, Flax in its batch norm. What is ours is tested there by
+# test_nothing_is_promoted_in_silence.
+PROMOTING = {"batch_norm", "bayesbinn", "claims", "optimizers", "partition", "pmf", "trajectories"}
+
+
+@pytest.fixture(autouse=True)
+def strict(request):
+    """The library computes where JAX is told to promote nothing: neither ranks nor dtypes."""
+    subject = request.path.stem.removeprefix("test_")
+    ranks = "raise" if subject in LIBRARY else "allow"
+    dtypes = "strict" if subject in LIBRARY - PROMOTING else "standard"
+    with jax.numpy_rank_promotion(ranks), jax.numpy_dtype_promotion(dtypes):
+        yield
+
+
 @pytest.fixture
 def x64():
     """float64 for the length of one test."""

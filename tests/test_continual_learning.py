@@ -13,14 +13,9 @@ from experiments.common import checkpoints, data
 from experiments.continual_learning.__main__ import load_network, main, tasks
 from experiments.continual_learning.presets import METHODS
 from tests import commands
-from tests.commands import kill, process_of, refused
-from tests.test_resume import results_of, state_of
+from tests.commands import kill, process_of, read_metrics, read_results, refused, results_of, state_of
 
 QUICK = ["--tasks", "3", "--epochs", "4", "--hidden", "16", "--curve-points", "2", "--eval-samples", "5"]
-
-
-def read_metrics(out):
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +67,7 @@ def test_run_folder_holds_config_metrics_checkpoint_network_and_figures(quick_ru
 
 def test_results_are_complete_and_on_disk(quick_run):
     results, out = quick_run
-    assert json.loads((out / "results.json").read_text()) == results
+    assert read_results(out) == results
     promised = (
         "experiment preset dataset method prior seed tasks epochs device jax_version wall_seconds compile_seconds "
         "train_loss train_accuracy test_accuracy_mode test_accuracy_mean test_nll_mode test_nll_mean "
