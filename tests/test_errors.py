@@ -315,7 +315,6 @@ CASES = {
 }
 
 
-@pytest.mark.filterwarnings("error:.*requires ndarray or scalar:DeprecationWarning")
 @pytest.mark.parametrize("case", CASES)
 def test_bad_input_is_refused_in_one_line(case):
     call, error, words = CASES[case]

@@ -335,7 +335,6 @@ def test_empty_places_in_the_tree_stay_empty(make, params):
     assert_close(result, with_empty_places(run(make(LEARNING_RATE, params), params)))
 
 
-@pytest.mark.filterwarnings("error:.*requires ndarray or scalar:DeprecationWarning")
 @every_optimizer
 def test_empty_tree_is_accepted(make, params):
     assert run(make(LEARNING_RATE, {}), {}, [{}, {}]) == {}

@@ -72,7 +72,7 @@ NETWORKS = [linen_network, nnx_network, dict_network, equinox_network]
 
 
 @pytest.mark.parametrize("make_network", NETWORKS)
-def test_training_binary_and_real_parameters_in_one_pass(make_network):
+def test_training_binary_and_real_parameters_in_one_pass(make_network, promoting):
     """The pattern of the documentation, for each library: both halves move and the loss falls."""
     params, apply_fn, rules = make_network()
     start = bb.partition(params, rules)
