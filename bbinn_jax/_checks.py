@@ -38,6 +38,30 @@ def check_number(name: str, value: Any, condition: str, holds: Callable[[Any], b
     return number
 
 
+def check_positive(name: str, value: Any) -> Any:
+    """`check_number` of what must be above 0."""
+    return check_number(name, value, "> 0", lambda v: v > 0)
+
+
+def check_non_negative(name: str, value: Any) -> Any:
+    """`check_number` of what must not be below 0."""
+    return check_number(name, value, ">= 0", lambda v: v >= 0)
+
+
+def as_schedule(
+    name: str, value: Any, condition: str = ">= 0", holds: Callable[[Any], bool] = lambda v: v >= 0
+) -> optax.Schedule:
+    """An optax schedule as it is; a number as the schedule that never changes, after `check_number`."""
+    return value if callable(value) else optax.constant_schedule(check_number(name, value, condition, holds))
+
+
+def check_optimizer(optimizer: Any) -> optax.GradientTransformationExtraArgs:
+    """The optimizer as one that takes extra arguments; raises TypeError if it is none of optax."""
+    if not isinstance(optimizer, optax.GradientTransformation):
+        raise TypeError(f"optimizer must be an optax.GradientTransformation, got {in_one_line(optimizer)}")
+    return optax.with_extra_args_support(optimizer)
+
+
 def check_count(name: str, value: Any, minimum: int) -> int:
     """The value as a Python int, which cannot overflow; raises unless it is an integer of at least ``minimum``."""
     try:

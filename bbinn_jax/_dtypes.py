@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 
@@ -12,3 +13,14 @@ def at_least_float32(dtype: Any) -> Any:
     float32 float64 float32
     """
     return jnp.dtype(dtype if jnp.issubdtype(dtype, jnp.inexact) and jnp.finfo(dtype).bits >= 32 else "float32")
+
+
+def total(tree: Any) -> jax.Array:
+    """The sum over all leaves, accumulated in float32 or wider.
+
+    >>> total({"a": jnp.ones(3, jnp.bfloat16), "b": jnp.ones(2)})
+    Array(5., dtype=float32)
+    """
+    leaves = jax.tree.leaves(tree)
+    widest = max((at_least_float32(x.dtype) for x in leaves), key=lambda d: d.itemsize, default=jnp.dtype("float32"))
+    return jnp.asarray(sum(jnp.sum(x, dtype=widest) for x in leaves), widest)

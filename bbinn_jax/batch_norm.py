@@ -98,7 +98,7 @@ def recalibrate_batch_norm(
 
     for i_mean, i_var in pairs:
         mean = average(measured[i_mean])
-        measured[i_var] = average(measured[i_var] + (measured[i_mean] - mean) ** 2)
+        measured[i_var] = average(measured[i_var] + (measured[i_mean] - mean[None]) ** 2)
         measured[i_mean] = mean
     leaves = [x.astype(like.dtype) for x, like in zip(measured, jax.tree.leaves(batch_stats), strict=True)]
     return jax.tree.unflatten(jax.tree.structure(batch_stats), leaves)

@@ -8,11 +8,22 @@ lambda0 the natural parameter of the prior p, alpha the learning rate and N the
 number of training examples. Source: arXiv 2002.10778, equations 8, 17 and 21.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
-from bbinn_jax._checks import PyTree, check_floating, check_key, check_number, check_update, is_masked, tree_like
+from bbinn_jax._checks import (
+    PyTree,
+    check_floating,
+    check_key,
+    check_non_negative,
+    check_number,
+    check_update,
+    is_masked,
+    tree_like,
+)
 from bbinn_jax._dtypes import at_least_float32
 from bbinn_jax.bernoulli import fisher_information, sample
 
@@ -31,25 +42,24 @@ def precondition_by_fisher(eps: float = 1e-10) -> optax.GradientTransformation:
         An `optax.GradientTransformation`; ``update`` needs lambda as params.
 
     Raises:
-        ValueError: eps negative; in update: params missing or of another tree.
-        TypeError: in init: a leaf that is not floating-point.
+        ValueError, TypeError: as `bayesbinn`.
 
     >>> tx = precondition_by_fisher()
     >>> updates, _ = tx.update(jnp.ones(2), tx.init(jnp.zeros(2)), jnp.array([0.0, 1.0]))
     >>> print(updates)
     [1.    2.381]
     """
-    eps = check_number("eps", eps, ">= 0", lambda v: v >= 0)
+    eps = check_non_negative("eps", eps)
 
     def leaf_update(g: jax.Array, x: jax.Array) -> jax.Array:
         wide = at_least_float32(x.dtype)  # in float16 eps would be 0
         return (g.astype(wide) / (fisher_information(x.astype(wide)) + jnp.asarray(eps, wide))).astype(g.dtype)
 
-    def init(natural):
+    def init(natural: PyTree) -> optax.EmptyState:
         check_floating("natural", natural)
         return optax.EmptyState()
 
-    def update(updates, state, params=None):
+    def update(updates: PyTree, state: optax.EmptyState, params: PyTree = None) -> tuple[PyTree, optax.EmptyState]:
         check_update(updates, "natural", params)
         return jax.tree.map(leaf_update, updates, params), state
 
@@ -75,16 +85,14 @@ def add_prior(kl_weight: float = 1.0, prior_natural: PyTree = 0.0) -> optax.Grad
         An `optax.GradientTransformationExtraArgs`; ``update`` needs lambda as params.
 
     Raises:
-        ValueError: kl_weight negative; in update: params missing, or lambda0
-            or the gradient of another tree than lambda.
-        TypeError: in init: a leaf that is not floating-point.
+        ValueError, TypeError: as `bayesbinn`.
 
     >>> tx = add_prior(kl_weight=0.5)
     >>> updates, _ = tx.update(jnp.zeros(2), tx.init(jnp.zeros(2)), jnp.array([1.0, -2.0]))
     >>> print(updates)
     [ 0.5 -1. ]
     """
-    kl_weight = check_number("kl_weight", kl_weight, ">= 0", lambda v: v >= 0)
+    kl_weight = check_non_negative("kl_weight", kl_weight)
     default_prior_natural = prior_natural
 
     def leaf_update(g: jax.Array, x: jax.Array, x0: jax.typing.ArrayLike) -> jax.Array:
@@ -94,11 +102,13 @@ def add_prior(kl_weight: float = 1.0, prior_natural: PyTree = 0.0) -> optax.Grad
         pull = jnp.asarray(kl_weight, wide) * (x.astype(wide) - jnp.asarray(x0, wide))
         return (g.astype(wide) + pull).astype(g.dtype)
 
-    def init(natural):
+    def init(natural: PyTree) -> optax.EmptyState:
         check_floating("natural", natural)
         return optax.EmptyState()
 
-    def update(updates, state, params=None, *, prior_natural=None, **extra_args):
+    def update(
+        updates: PyTree, state: optax.EmptyState, params: PyTree = None, *, prior_natural: PyTree = None, **_: Any
+    ) -> tuple[PyTree, optax.EmptyState]:
         check_update(updates, "natural", params)
         prior = default_prior_natural if prior_natural is None else prior_natural
         prior = tree_like("prior_natural", prior, "params", params)
@@ -143,9 +153,9 @@ def bayesbinn(
         lambda in float32: bfloat16 rounds small steps of a large lambda to nothing.
 
     Raises:
-        ValueError: an argument out of its range (at call time); a tree that
-            does not match (in update).
-        TypeError: a leaf of lambda that is not floating-point (in init).
+        ValueError: a number out of its range (the values of a schedule are not checked); in update: params missing,
+            or a gradient or lambda0 of another tree.
+        TypeError: an argument that is no number; in init: a leaf that is not floating-point.
 
     Source: arXiv 2002.10778, equations 8 and 17, algorithm of table 1.
 
@@ -161,8 +171,8 @@ def bayesbinn(
     >>> print(bb.mode(natural))
     [ 1. -1.  1.]
     """
-    if not callable(learning_rate):
-        learning_rate = check_number("learning_rate", learning_rate, ">= 0", lambda v: v >= 0)
+    if not callable(learning_rate):  # as a schedule it would have a state, which counts steps
+        learning_rate = check_non_negative("learning_rate", learning_rate)
     train_set_size = check_number("train_set_size", train_set_size, ">= 1", lambda v: v >= 1)
     # Injected, a momentum is concrete in init and traced in update: the state must not depend on its value.
     keeps_average = isinstance(momentum, jax.Array)
@@ -197,7 +207,7 @@ def init_natural(key: jax.Array, params: PyTree = ..., *, scale: float = 10.0) -
     {'w': Array([ 2., -2., -2., -2.], dtype=float32)}
     """
     check_key(key, "params")
-    scale = check_number("scale", scale, ">= 0", lambda v: v >= 0)
+    scale = check_non_negative("scale", scale)
     check_floating("params", params)
     fair_coins = sample(key, jax.tree.map(jnp.zeros_like, params))
     return jax.tree.map(lambda w: (scale * w).astype(w.dtype), fair_coins)

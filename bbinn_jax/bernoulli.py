@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from bbinn_jax._checks import PyTree, check_floating, check_key, check_same_tree, tree_like
-from bbinn_jax._dtypes import at_least_float32
+from bbinn_jax._dtypes import at_least_float32, total
 from bbinn_jax._threefry import random_bits
 
 
@@ -29,6 +29,9 @@ def expectation(natural: PyTree) -> PyTree:
 
     Returns:
         mu in [-1, 1], same tree, shapes and dtypes.
+
+    Raises:
+        TypeError: a leaf that is not floating-point.
 
     >>> print(expectation(jnp.array([-20.0, 0.0, 0.5])))
     [-1.     0.     0.462]
@@ -46,6 +49,9 @@ def natural_from_expectation(mu: PyTree) -> PyTree:
 
     Returns:
         lambda, same tree, shapes and dtypes.
+
+    Raises:
+        TypeError: a leaf that is not floating-point.
 
     >>> print(natural_from_expectation(jnp.array([0.0, 0.4621172])))
     [0.  0.5]
@@ -67,6 +73,9 @@ def fisher_information(natural: PyTree) -> PyTree:
         F in [0, 1] (to rounding), same tree, shapes and dtypes. Computed as
         ``4 e / (1 + e)^2`` with ``e = exp(-2 abs(lambda))``, which keeps its relative
         precision where ``1 - tanh(lambda)**2`` cancels to zero or below.
+
+    Raises:
+        TypeError: a leaf that is not floating-point.
 
     >>> print(fisher_information(jnp.array([0.0, 0.5])))
     [1.    0.786]
@@ -95,6 +104,10 @@ def log_prob(natural: PyTree, weights: PyTree) -> jax.Array:
     Returns:
         A scalar in nats, float32 or wider.
 
+    Raises:
+        ValueError: trees that differ.
+        TypeError: a leaf that is not floating-point.
+
     >>> log_prob(jnp.zeros(3), jnp.array([1.0, -1.0, 1.0]))  # three fair coins
     Array(-2.0794415, dtype=float32)
     """
@@ -105,7 +118,7 @@ def log_prob(natural: PyTree, weights: PyTree) -> jax.Array:
         wide = at_least_float32(x.dtype)
         return jax.nn.log_sigmoid(2 * x.astype(wide) * w.astype(wide))
 
-    return _total(jax.tree.map(leaf_log_prob, natural, weights))
+    return total(jax.tree.map(leaf_log_prob, natural, weights))
 
 
 def entropy(natural: PyTree) -> jax.Array:
@@ -117,6 +130,9 @@ def entropy(natural: PyTree) -> jax.Array:
     Returns:
         A scalar in nats, float32 or wider, at most log(2) per weight.
 
+    Raises:
+        TypeError: a leaf that is not floating-point.
+
     >>> entropy(jnp.zeros(3)) / jnp.log(2)  # three fair coins, in bits
     Array(3., dtype=float32)
     """
@@ -126,7 +142,7 @@ def entropy(natural: PyTree) -> jax.Array:
         return jax.nn.softplus(-logit) + logit * jax.nn.sigmoid(-logit)
 
     check_floating("natural", natural)
-    return _total(jax.tree.map(leaf_entropy, natural))
+    return total(jax.tree.map(leaf_entropy, natural))
 
 
 def kl_divergence(natural: PyTree, prior_natural: PyTree) -> jax.Array:
@@ -141,12 +157,16 @@ def kl_divergence(natural: PyTree, prior_natural: PyTree) -> jax.Array:
     Returns:
         A scalar in nats, float32 or wider; finite wherever lambda0 is.
 
+    Raises:
+        ValueError: trees that differ.
+        TypeError: a leaf that is not floating-point.
+
     >>> kl_divergence(jnp.array([0.0, 1e4]), jnp.array([0.0, -1e4]))
     Array(20000., dtype=float32)
     """
     check_floating("natural", natural)
     prior_natural = tree_like("prior_natural", prior_natural, "natural", natural)
-    return _total(jax.tree.map(lambda x, x0: _kl_divergence(x, jnp.asarray(x0, x.dtype)), natural, prior_natural))
+    return total(jax.tree.map(lambda x, x0: _kl_divergence(x, jnp.asarray(x0, x.dtype)), natural, prior_natural))
 
 
 @jax.custom_jvp
@@ -158,7 +178,9 @@ def _kl_divergence(x: jax.Array, x0: jax.Array) -> jax.Array:
 
 
 @_kl_divergence.defjvp
-def _kl_divergence_jvp(primals, tangents):
+def _kl_divergence_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     # F (lambda - lambda0), which differentiating the logarithms would reach by cancellation.
     (x, x0), (x_dot, x0_dot) = primals, tangents
     derivative = fisher_information(x) * (x - x0) * x_dot + (jnp.tanh(x0) - jnp.tanh(x)) * x0_dot
@@ -248,6 +270,9 @@ def mode(natural: PyTree) -> PyTree:
     Returns:
         Weights of exactly -1 or +1 (NaN where lambda is), same tree, shapes and dtypes.
 
+    Raises:
+        TypeError: a leaf that is not floating-point.
+
     >>> print(mode(jnp.array([-0.1, 0.0, 3.0])))
     [-1. -1.  1.]
     """
@@ -258,10 +283,3 @@ def mode(natural: PyTree) -> PyTree:
 def _bounded(x: jax.Array) -> jax.Array:
     """Lambda without infinities; abs(lambda) = 1e4 is as certain as any dtype can say."""
     return jnp.clip(x, -1e4, 1e4)
-
-
-def _total(tree: PyTree) -> jax.Array:
-    """The sum over all leaves, accumulated in float32 or wider."""
-    leaves = jax.tree.leaves(tree)
-    widest = max((at_least_float32(x.dtype) for x in leaves), key=lambda d: d.itemsize, default=jnp.dtype("float32"))
-    return jnp.asarray(sum(jnp.sum(x, dtype=widest) for x in leaves), widest)

@@ -9,19 +9,23 @@ Source: Cottart et al., Active Continual Learning with Metaplastic Binary Bayesi
 Neural Networks, arXiv 2605.30198.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from bbinn_jax._checks import PyTree, check_floating, check_number, check_update
+from bbinn_jax._checks import PyTree, as_schedule, check_floating, check_non_negative, check_number, check_update
 from bbinn_jax._dtypes import at_least_float32
 from bbinn_jax.bernoulli import fisher_information
 
 
 class BimuState(NamedTuple):
-    """State of `bimu`: the number of steps taken."""
+    """State of `bimu`.
+
+    Attributes:
+        count: the number of steps taken.
+    """
 
     count: jax.Array  # type: ignore[assignment]  # the name in optax; tuples have a method of that name
 
@@ -62,9 +66,7 @@ def bimu(
         (the authors' program skips steps in which all gradients are 0).
 
     Raises:
-        ValueError: an argument out of its range (at call time); a tree that does not
-            match (in update).
-        TypeError: a leaf of lambda that is not floating-point (in init).
+        ValueError, TypeError: as `bayesbinn`.
 
     Source: arXiv 2605.30198, and the optimizer of its authors' program, which the formula follows.
 
@@ -74,20 +76,19 @@ def bimu(
     >>> print(updates)  # of two sure weights the one that is confirmed moves more
     [-0.167 -0.165 0.451]
     """
-    if not callable(max_step):
-        max_step = check_number("max_step", max_step, ">= 0", lambda v: v >= 0)
+    max_step_at = as_schedule("max_step", max_step)
     memory_window = check_number("memory_window", memory_window, ">= 1", lambda v: v >= 1)
-    learning_rate = check_number("learning_rate", learning_rate, ">= 0", lambda v: v >= 0)
-    likelihood_weight = check_number("likelihood_weight", likelihood_weight, ">= 0", lambda v: v >= 0)
-    kl_weight = check_number("kl_weight", kl_weight, ">= 0", lambda v: v >= 0)
+    learning_rate = check_non_negative("learning_rate", learning_rate)
+    likelihood_weight = check_non_negative("likelihood_weight", likelihood_weight)
+    kl_weight = check_non_negative("kl_weight", kl_weight)
 
     def init(natural: PyTree) -> BimuState:
         check_floating("natural", natural)
         return BimuState(jnp.zeros((), jnp.int32))
 
-    def update(updates, state, params=None, **extra_args):
+    def update(updates: PyTree, state: BimuState, params: PyTree = None, **_: Any) -> tuple[PyTree, BimuState]:
         check_update(updates, "natural", params)
-        largest = max_step(state.count) if callable(max_step) else max_step
+        largest = max_step_at(state.count)
 
         def leaf_update(g: jax.Array, x: jax.Array) -> jax.Array:
             wide = at_least_float32(x.dtype)

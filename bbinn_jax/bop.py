@@ -8,19 +8,24 @@ weight flips. Source: Helwegen et al., Latent Weights Do Not Exist: Rethinking
 Binarized Neural Network Optimization, arXiv 1906.02107, algorithm 1.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bbinn_jax._checks import PyTree, check_floating, check_number, check_update, check_values
+from bbinn_jax._checks import PyTree, as_schedule, check_floating, check_non_negative, check_update, check_values
 from bbinn_jax._dtypes import at_least_float32
 
 
 class BopState(NamedTuple):
-    """State of `bop`: the number of steps taken, and m, a tree like the weights."""
+    """State of `bop`.
+
+    Attributes:
+        count: the number of steps taken.
+        average: m, a tree like the weights.
+    """
 
     count: jax.Array  # type: ignore[assignment]  # the name in optax; tuples have a method of that name
     average: PyTree
@@ -45,11 +50,8 @@ def bop(gamma: optax.ScalarOrSchedule, threshold: float) -> optax.GradientTransf
         gradient of NaN stops its weight for good (`optax.apply_if_finite`).
 
     Raises:
-        ValueError: gamma or threshold out of its range. In init: a weight that
-            is not -1 or +1, unless it is traced or a shape. In update: params missing or
-            of another tree.
-        TypeError: gamma or threshold is not a number. In init: a leaf that is
-            not floating-point.
+        ValueError, TypeError: as `bayesbinn`; ValueError in init: a weight that is not -1 or +1, unless it is
+            traced or a shape.
 
     Source: arXiv 1906.02107, algorithm 1.
 
@@ -59,18 +61,17 @@ def bop(gamma: optax.ScalarOrSchedule, threshold: float) -> optax.GradientTransf
     >>> print(optax.apply_updates(weights, updates))
     [-1.  1. -1.]
     """
-    if not callable(gamma):
-        gamma = check_number("gamma", gamma, "in [0, 1]", lambda v: 0 <= v <= 1)
-    threshold = check_number("threshold", threshold, ">= 0", lambda v: v >= 0)
+    gamma_at = as_schedule("gamma", gamma, "in [0, 1]", lambda v: 0 <= v <= 1)
+    threshold = check_non_negative("threshold", threshold)
 
-    def init(weights):
+    def init(weights: PyTree) -> BopState:
         check_floating("weights", weights)
         check_values("weights", weights, "-1 or +1", lambda w: np.abs(w) == 1)
         return BopState(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, weights))
 
-    def update(updates, state, params=None, **extra_args):
+    def update(updates: PyTree, state: BopState, params: PyTree = None, **_: Any) -> tuple[PyTree, BopState]:
         check_update(updates, "weights", params)
-        rate = gamma(state.count) if callable(gamma) else gamma
+        rate = gamma_at(state.count)
 
         def leaf_average(g: jax.Array, m: jax.Array) -> jax.Array:
             wide = at_least_float32(m.dtype)  # in bfloat16 1 - gamma would often be 1

@@ -10,10 +10,10 @@ weight samples.) Source: Guo et al., arXiv 1706.04599, section 4.2.
 import jax
 import jax.numpy as jnp
 
-from bbinn_jax._checks import check_number
-from bbinn_jax.metrics import check_labels, check_probabilities, in_double, log
+from bbinn_jax._checks import check_positive
+from bbinn_jax._probabilities import check_labels, check_probabilities, in_double, log
 
-LOWEST, HIGHEST = 0.01, 100.0
+_LOWEST, _HIGHEST = 0.01, 100.0
 
 
 @in_double
@@ -34,7 +34,7 @@ def apply_output_temperature(probabilities: jax.Array, output_temperature: float
     >>> print(apply_output_temperature(jnp.array([[0.8, 0.2]]), 2.0))
     [[0.6666667 0.3333333]]
     """
-    output_temperature = check_number("output_temperature", output_temperature, "> 0", lambda v: v > 0)
+    output_temperature = check_positive("output_temperature", output_temperature)
     log_p = log(check_probabilities(probabilities))
     below_the_first = log_p - jnp.max(log_p, axis=-1, keepdims=True)  # so that 0 / T stays 0, however small T is
     return jax.nn.softmax(below_the_first / output_temperature, axis=-1)
@@ -65,7 +65,7 @@ def fit_output_temperature(probabilities: jax.Array, labels: jax.Array, *, prior
     >>> print(fit_output_temperature(p, jnp.arange(300) % 3 // 2))  # T log(2) = log(9), but for the prior
     3.07
     """
-    prior_std = check_number("prior_std", prior_std, "> 0", lambda v: v > 0)
+    prior_std = check_positive("prior_std", prior_std)
     log_p = log(check_probabilities(probabilities))
     labels = check_labels(log_p, labels)
     log_p_of_label = jnp.take_along_axis(log_p, labels[:, None], axis=-1)
@@ -81,6 +81,6 @@ def fit_output_temperature(probabilities: jax.Array, labels: jax.Array, *, prior
         falls = slope(middle) < 0
         return jnp.where(falls, middle, low), jnp.where(falls, high, middle)
 
-    ends = jnp.log(jnp.array([LOWEST, HIGHEST], log_p.dtype))
+    ends = jnp.log(jnp.array([_LOWEST, _HIGHEST], log_p.dtype))
     low, high = jax.lax.fori_loop(0, 40, halve, (ends[0], ends[1]))
-    return jnp.clip(jnp.exp((low + high) / 2), LOWEST, HIGHEST)
+    return jnp.clip(jnp.exp((low + high) / 2), _LOWEST, _HIGHEST)

@@ -1,9 +1,7 @@
 """What a posterior looks like: how undecided it is, and whether it still moves.
 
 Each function takes natural parameters, any pytree of floating-point arrays, and returns
-one scalar, a mean over weights, in float32 or wider; NaN where a weight is. Of each leaf by itself:
-``jax.tree.map(entropy_bits_per_weight, natural)``. They raise ValueError for a tree
-without a weight, and TypeError for a leaf that is not floating-point.
+one scalar, a mean over weights. Of each leaf by itself: ``jax.tree.map(entropy_bits_per_weight, natural)``.
 """
 
 import math
@@ -12,9 +10,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from bbinn_jax._checks import PyTree, check_floating, check_number, check_same_tree
-from bbinn_jax._dtypes import at_least_float32
-from bbinn_jax.bernoulli import _total, entropy
+from bbinn_jax._checks import PyTree, check_floating, check_number, check_positive, check_same_tree
+from bbinn_jax._dtypes import at_least_float32, total
+from bbinn_jax.bernoulli import entropy
 
 
 def entropy_bits_per_weight(natural: PyTree) -> jax.Array:
@@ -22,6 +20,16 @@ def entropy_bits_per_weight(natural: PyTree) -> jax.Array:
 
     ``H(q) / (n log 2)``. At 0 the posterior is saturated: its mean is its mode and
     every sample is the same network.
+
+    Args:
+        natural: lambda, any pytree of floating-point arrays.
+
+    Returns:
+        A scalar, float32 or wider; NaN where a weight is.
+
+    Raises:
+        ValueError: no weight.
+        TypeError: a leaf that is not floating-point.
 
     >>> print(entropy_bits_per_weight({"a": jnp.zeros(3), "b": jnp.full(3, 9.0)}))
     0.5
@@ -33,6 +41,16 @@ def saturated_share(natural: PyTree, *, certainty: float = 0.99) -> jax.Array:
     """The share of weights with one value more probable than ``certainty``, in [0, 1].
 
     ``sigmoid(2 abs(lambda)) > certainty``
+
+    Args:
+        natural: lambda, any pytree of floating-point arrays.
+        certainty: in [0.5, 1).
+
+    Returns:
+        As `entropy_bits_per_weight`.
+
+    Raises:
+        ValueError, TypeError: as `entropy_bits_per_weight`; certainty outside of its range.
 
     >>> print(saturated_share(jnp.array([-3.0, -1.0, 1.0, 2.5])))
     0.5
@@ -48,8 +66,11 @@ def flip_rate(natural: PyTree, previous: PyTree) -> jax.Array:
         natural: lambda now.
         previous: lambda before, the same tree; or its mode.
 
+    Returns:
+        As `entropy_bits_per_weight`.
+
     Raises:
-        ValueError: trees that differ.
+        ValueError, TypeError: as `entropy_bits_per_weight`; trees that differ.
 
     >>> print(flip_rate(jnp.array([0.1, -2.0]), jnp.array([-0.1, -1.0])))
     0.5
@@ -71,13 +92,16 @@ def frozen_share(natural: PyTree, *, temperature: float | jax.Array, eps: float 
         temperature: tau > 0 of the relaxed samples; may be traced.
         eps: in (0, 1), as in `relax`.
 
+    Returns:
+        As `entropy_bits_per_weight`.
+
     Raises:
-        ValueError: temperature not positive, or eps not in (0, 1).
+        ValueError, TypeError: as `entropy_bits_per_weight`; temperature not positive, or eps not in (0, 1).
 
     >>> print(frozen_share(jnp.array([0.0, 20.0]), temperature=0.1))
     0.5800834
     """
-    temperature = check_number("temperature", temperature, "> 0", lambda v: v > 0)
+    temperature = check_positive("temperature", temperature)
     eps = check_number("eps", eps, "in (0, 1)", lambda v: 0 < v < 1)
 
     def leaf_frozen(x: jax.Array) -> jax.Array:
@@ -98,7 +122,7 @@ def _mean(function: Callable[..., jax.Array], natural: PyTree, *rest: PyTree) ->
             values = jnp.where(jnp.isnan(y), jnp.nan, values)
         return values
 
-    return _total(jax.tree.map(leaf, natural, *rest)) / _num_weights(natural)
+    return total(jax.tree.map(leaf, natural, *rest)) / _num_weights(natural)
 
 
 def _num_weights(natural: PyTree) -> float:

@@ -48,6 +48,15 @@ from bbinn_jax.bayesbinn import init_natural
 def natural_initializer(scale: float = 10.0) -> nn.initializers.Initializer:
     """An initializer for natural parameters: +-scale at random, as `init_natural`.
 
+    Args:
+        scale: abs(lambda) >= 0.
+
+    Returns:
+        ``f(key, shape, dtype)``, as Flax calls it.
+
+    Raises:
+        ValueError: when it is called: scale negative.
+
     >>> print(natural_initializer(2.0)(jax.random.key(0), (4,)))
     [ 2. -2. -2. -2.]
     """

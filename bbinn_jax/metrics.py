@@ -4,14 +4,11 @@ Functions of ``probabilities`` [batch, class] whose rows sum to 1 and integer
 ``labels`` [batch] return, where nothing else is said, one float32 scalar, a mean over the batch.
 They take arrays of NumPy and of JAX of any dtype, and compute in float64 (traced ones, inside of `jax.jit`
 and `jax.grad`, in float32 or wider: there a sum over more than some hundred thousand examples is rounded).
-Shapes that do not fit, an empty batch, labels out of range and rows that do not sum
-to 1 (logits, say) raise ``ValueError``. Functions of scores say what they take.
+Functions of scores say what they take.
 """
 
 import math
-from collections.abc import Callable
-from functools import wraps
-from typing import Any, NamedTuple, TypeVar
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,50 +16,23 @@ import numpy as np
 
 from bbinn_jax._checks import check_count, check_number, check_values
 from bbinn_jax._dtypes import at_least_float32
-
-Metric = TypeVar("Metric", bound=Callable[..., Any])
-
-
-def in_double(metric: Metric) -> Metric:
-    """The metric, computed in float64 and int64 wherever its arrays have values, and given back in JAX's own width.
-
-    In float32 sums over examples stop growing, and scores that differ become ties. NumPy makes the arrays: JAX
-    would round those of NumPy first, and take the smallest floats for 0.
-    """
-
-    def wide(x: Any) -> Any:
-        if isinstance(x, tuple) and hasattr(x, "probabilities"):
-            raise TypeError("probabilities must be an array, got a Prediction: give prediction.probabilities")
-        if isinstance(x, str) or np.ndim(x) == 0:
-            return x
-        x = np.asarray(x)
-        if x.dtype.kind in "OSUMm":
-            raise TypeError(f"arrays must hold numbers, got {x.dtype}")
-        if jnp.issubdtype(x.dtype, jnp.floating):
-            return x.astype(np.float64, copy=False)
-        fits = x.dtype.kind == "i" or (x.dtype.kind == "u" and x.max(initial=0) < 2**63)
-        return x.astype(np.int64, copy=False) if fits else x
-
-    def narrow(value: jax.Array) -> jax.Array:
-        x = np.asarray(value)
-        return jnp.asarray(x if jax.config.jax_enable_x64 else x.astype(f"{x.dtype.kind}4"))  # type: ignore[attr-defined]
-
-    @wraps(metric)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-            if any(isinstance(x, jax.core.Tracer) for x in (*args, *kwargs.values())):
-                return metric(*args, **kwargs)
-            named = {name: wide(x) for name, x in kwargs.items()}
-            with jax.enable_x64(True):
-                result = metric(*(wide(x) for x in args), **named)
-        return jax.tree.map(narrow, result)
-
-    return wrapped  # type: ignore[return-value]
+from bbinn_jax._probabilities import check_labels, check_probabilities, in_double, log
 
 
 @in_double
 def accuracy(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
     """The share of examples whose most probable class is the label, in [0, 1].
+
+    Args:
+        probabilities: [batch, class], rows sum to 1.
+        labels: [batch], integers.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: shapes that do not fit, an empty batch, rows that do not sum to 1, or labels out of range.
+        TypeError: probabilities that are not floating-point, or labels that are not integers.
 
     >>> print(accuracy(jnp.array([[0.9, 0.1], [0.6, 0.4]]), jnp.array([0, 1])))
     0.5
@@ -77,6 +47,15 @@ def negative_log_likelihood(probabilities: jax.Array, labels: jax.Array) -> jax.
 
     A probability of 0 counts as the smallest normal number of float32 (about 87 nats).
 
+    Args:
+        probabilities, labels: as in `accuracy`.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError, TypeError: as `accuracy`.
+
     >>> print(negative_log_likelihood(jnp.array([[0.5, 0.5]]), jnp.array([0])))
     0.6931472
     """
@@ -88,6 +67,15 @@ def negative_log_likelihood(probabilities: jax.Array, labels: jax.Array) -> jax.
 @in_double
 def brier_score(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
     """The squared error of the probabilities, ``1/n sum_i sum_k (p_ik - [y_i = k])^2``, in [0, 2].
+
+    Args:
+        probabilities, labels: as in `accuracy`.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError, TypeError: as `accuracy`.
 
     >>> print(brier_score(jnp.array([[0.5, 0.5]]), jnp.array([0])))
     0.5
@@ -118,10 +106,16 @@ def reliability_curve(
     """How often the network is right when it says that it is sure by so much.
 
     Args:
-        probabilities, labels: as above.
+        probabilities, labels: as in `accuracy`.
         num_bins: how many bins of confidence, the largest probability.
         equal_mass: bins of as many examples each, from the least to the most
             confident; default: bins of equal width, (b/num_bins, (b+1)/num_bins].
+
+    Returns:
+        A `ReliabilityCurve`.
+
+    Raises:
+        ValueError, TypeError: as `accuracy`.
 
     >>> curve = reliability_curve(jnp.array([[0.75, 0.25], [0.6, 0.4]]), jnp.array([0, 1]), num_bins=3)
     >>> print(curve.confidence, curve.accuracy, curve.num_examples)
@@ -151,8 +145,16 @@ def expected_calibration_error(
 ) -> jax.Array:
     """How far confidence and accuracy are apart, ``sum_b n_b/n abs(acc_b - conf_b)``, in [0, 1].
 
-    The bins b are those of `reliability_curve`, with the same arguments.
-    Source: Guo et al., arXiv 1706.04599, equation 3.
+    The bins b are those of `reliability_curve`. Source: Guo et al., arXiv 1706.04599, equation 3.
+
+    Args:
+        probabilities, labels, num_bins, equal_mass: as in `reliability_curve`.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError, TypeError: as `accuracy`.
 
     >>> print(expected_calibration_error(jnp.array([[0.75, 0.25], [0.75, 0.25]]), jnp.array([0, 1])))
     0.25
@@ -172,6 +174,9 @@ def auroc(positives: jax.Array, negatives: jax.Array) -> jax.Array:
     Args:
         positives: [n], scores of what should have high ones.
         negatives: [m], scores of what should have low ones.
+
+    Returns:
+        A scalar.
 
     Raises:
         ValueError: scores that are not vectors, are none, or are not finite.
@@ -193,6 +198,12 @@ def false_positive_rate(positives: jax.Array, negatives: jax.Array, *, recall: f
     Args:
         positives, negatives: as in `auroc`.
         recall: in (0, 1].
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: as `auroc`; recall outside of (0, 1].
 
     >>> print(false_positive_rate(jnp.array([4.0, 3.0, 2.0]), jnp.array([1.0, 2.5]), recall=0.6))
     0.0
@@ -231,6 +242,9 @@ def risk_coverage(uncertainty: jax.Array, correct: jax.Array) -> RiskCoverage:
         uncertainty: [n], for example `Prediction.entropy`.
         correct: [n] booleans, whether the answer is right.
 
+    Returns:
+        A `RiskCoverage`.
+
     Raises:
         ValueError: shapes that do not fit, no examples, or uncertainty that is not finite.
         TypeError: correct is not boolean.
@@ -261,6 +275,15 @@ def _averaged_over_ties(values: jax.Array, scores: jax.Array) -> jax.Array:
 def per_class_accuracy(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
     """The share of the examples of each class whose most probable class it is: [class], NaN for a class without any.
 
+    Args:
+        probabilities, labels: as in `accuracy`.
+
+    Returns:
+        [class].
+
+    Raises:
+        ValueError, TypeError: as `accuracy`.
+
     >>> print(per_class_accuracy(jnp.array([[0.9, 0.1], [0.6, 0.4]]), jnp.array([0, 1])))
     [1. 0.]
     """
@@ -279,6 +302,13 @@ def bernoulli_accuracy(probabilities: jax.Array, labels: jax.Array) -> jax.Array
         probabilities: [batch] or [batch, label], that each label is on, as of `bernoulli_predictive`.
         labels: of the same shape, 0 or 1.
 
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: shapes that differ, no labels, probabilities outside of [0, 1], or labels that are not 0 or 1.
+        TypeError: probabilities that are not floating-point.
+
     >>> print(bernoulli_accuracy(jnp.array([[0.9, 0.1], [0.6, 0.4]]), jnp.array([[1, 0], [0, 0]])))
     0.75
     """
@@ -293,8 +323,13 @@ def bernoulli_negative_log_likelihood(probabilities: jax.Array, labels: jax.Arra
     ``-mean(y log p + (1 - y) log(1 - p))``, with a probability of 0 as in `negative_log_likelihood`.
 
     Args:
-        probabilities: [batch] or [batch, label], that each label is on, as of `bernoulli_predictive`.
-        labels: of the same shape, 0 or 1.
+        probabilities, labels: as in `bernoulli_accuracy`.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError, TypeError: as `bernoulli_accuracy`.
 
     >>> print(bernoulli_negative_log_likelihood(jnp.array([0.5, 0.5]), jnp.array([0, 1])))
     0.6931472
@@ -311,6 +346,13 @@ def root_mean_square_error(mean: jax.Array, targets: jax.Array) -> jax.Array:
         mean: [batch, ...], predicted.
         targets: of the same shape.
 
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError: targets not of the shape of the mean, none, or a number that is not finite.
+        TypeError: complex numbers.
+
     >>> print(root_mean_square_error(jnp.array([1.0, 2.0]), jnp.array([4.0, 6.0])))
     3.535534
     """
@@ -325,6 +367,12 @@ def gaussian_negative_log_likelihood(mean: jax.Array, std: jax.Array, targets: j
     Args:
         mean, std: [batch, ...], of a `GaussianPrediction`; std > 0 broadcasts to the mean.
         targets: of the shape of the mean.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError, TypeError: as `root_mean_square_error`; std not positive, or of a shape that does not broadcast.
 
     >>> print(gaussian_negative_log_likelihood(jnp.zeros(2), jnp.ones(2), jnp.array([0.0, 1.0])))
     1.1689385
@@ -342,6 +390,12 @@ def interval_coverage(mean: jax.Array, std: jax.Array, targets: jax.Array, *, le
     Args:
         mean, std, targets: as in `gaussian_negative_log_likelihood`.
         level: in (0, 1).
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError, TypeError: as `gaussian_negative_log_likelihood`; level outside of (0, 1).
 
     >>> print(interval_coverage(jnp.zeros(2), jnp.ones(2), jnp.array([1.9, -2.0])))
     0.5
@@ -361,6 +415,12 @@ def continuous_ranked_probability_score(mean: jax.Array, std: jax.Array, targets
 
     Args:
         mean, std, targets: as in `gaussian_negative_log_likelihood`.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        ValueError, TypeError: as `gaussian_negative_log_likelihood`.
 
     >>> print(continuous_ranked_probability_score(jnp.zeros(1), jnp.ones(1), jnp.zeros(1)))
     0.23369497
@@ -399,46 +459,8 @@ def _checked_gaussian(mean: jax.Array, std: jax.Array | float, targets: jax.Arra
     return [jnp.broadcast_to(x.astype(at_least_float32(x.dtype)), mean.shape) for x in floating]
 
 
-def log(probabilities: jax.Array) -> jax.Array:
-    """The logarithm, in which 0 counts as the smallest normal number of float32."""
-    return jnp.log(jnp.where(probabilities > 0, probabilities, jnp.finfo(jnp.float32).tiny))
-
-
 def _of_label(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.take_along_axis(probabilities, labels[:, None], axis=-1)[:, 0]
-
-
-def check_probabilities(probabilities: jax.Array) -> jax.Array:
-    """They as an array in float32 or wider; raises ValueError if they are none."""
-    probabilities = jnp.asarray(probabilities)
-    if probabilities.ndim != 2 or probabilities.size == 0:
-        raise ValueError(f"probabilities must be [batch, class] and not empty, got shape {probabilities.shape}")
-    if not jnp.issubdtype(probabilities.dtype, jnp.floating):
-        raise TypeError(f"probabilities must be floating-point, got {probabilities.dtype}")
-    probabilities = probabilities.astype(at_least_float32(probabilities.dtype))
-    error = jnp.max(jnp.abs(jnp.sum(probabilities, axis=1) - 1))
-    if not isinstance(error, jax.core.Tracer) and not error < 0.05:  # bfloat16 is off by 0.02
-        raise ValueError(f"probabilities must have rows that sum to 1, got one that is off by {float(error):.3g}")
-    lowest = jnp.min(probabilities)
-    if not isinstance(lowest, jax.core.Tracer) and lowest < -1e-3:
-        raise ValueError(f"probabilities must be at least 0, got {float(lowest):.3g}")
-    return probabilities
-
-
-def check_labels(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
-    """They as an array; raises ValueError or TypeError if they do not fit the probabilities."""
-    labels = jnp.asarray(labels)
-    num_examples, num_classes = probabilities.shape
-    if labels.shape != (num_examples,):
-        raise ValueError(f"labels must be [batch={num_examples}], got shape {labels.shape}")
-    if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"labels must be integers, got {labels.dtype}")
-    if not isinstance(labels, jax.core.Tracer):
-        values = np.asarray(labels)  # of NumPy: beside a traced argument jax.numpy would trace them too
-        highest, lowest = int(values.max()), int(values.min())
-        check_number("labels", highest, f"< {num_classes}, the number of classes", lambda v: v < num_classes)
-        check_number("labels", lowest, ">= 0", lambda v: v >= 0)
-    return labels.astype(int)  # in fewer bits it could not be told from all classes
 
 
 def _checked(probabilities: jax.Array, labels: jax.Array) -> tuple[jax.Array, jax.Array]:

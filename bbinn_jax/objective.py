@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from bbinn_jax import bernoulli
-from bbinn_jax._checks import PyTree, check_count, check_number, path_name
+from bbinn_jax._checks import PyTree, check_count, check_non_negative, check_positive, path_name
 from bbinn_jax._mapping import over_leading_axis
 from bbinn_jax._tracing import dependence
 from bbinn_jax.relaxation import relax, relaxed_sample
@@ -33,7 +33,7 @@ def _copies(x: jax.Array, num_copies: int) -> jax.Array:
 
 
 @_copies.defjvp
-def _copies_jvp(num_copies, primals, tangents):
+def _copies_jvp(num_copies: int, primals: tuple[jax.Array], tangents: tuple[jax.Array]) -> tuple[jax.Array, jax.Array]:
     # The gradient is a sum over the copies. On a CPU XLA takes longer for such a reduction of ten million weights
     # than for all the rest of the samples; a sum of terms, to which a stack is transposed, it makes in passing.
     (x,), (x_dot,) = primals, tangents
@@ -81,8 +81,8 @@ def expected_loss(
     >>> print(value, grad)
     0.427 [ 0.727 -0.727]
     """
-    temperature = check_number("temperature", temperature, "> 0", lambda v: v > 0)
-    eps = check_number("eps", eps, ">= 0", lambda v: v >= 0)
+    temperature = check_positive("temperature", temperature)
+    eps = check_non_negative("eps", eps)
     num_samples = check_count("num_samples", num_samples, 0)
     checked_loss = partial(_checked_loss, loss_fn, has_aux)
 
@@ -137,7 +137,7 @@ def moment_loss(loss_fn: Callable[..., Any], *, has_aux: bool = False, eps: floa
     >>> print(value, grad)  # E[(w_1 + w_2)^2] = 2 + 2 mu_1 mu_2 = 1.57
     1.57 [-0.73 0.73]
     """
-    eps = check_number("eps", eps, ">= 0", lambda v: v >= 0)
+    eps = check_non_negative("eps", eps)
 
     def variance_of(x: jax.Array, mean: jax.Array) -> jax.Array:
         # A weight whose mean is -1 or +1 in its dtype is certain. What variance it has left is too small to be of

@@ -20,7 +20,7 @@ import numpy as np
 
 from bbinn_jax._checks import PyTree, check_floating, path_name
 
-DEFAULT_RULES = {r"binary_kernel": "binary"}
+_DEFAULT_RULES = {r"binary_kernel": "binary"}
 
 
 def partition(params: PyTree, rules: Mapping[str, str] | None = None) -> tuple[PyTree, PyTree]:
@@ -49,7 +49,7 @@ def partition(params: PyTree, rules: Mapping[str, str] | None = None) -> tuple[P
     >>> print(natural)
     {'dense': {'bias': None, 'binary_kernel': Array([1., 1.], dtype=float32)}}
     """
-    rules = DEFAULT_RULES if rules is None else rules
+    rules = _DEFAULT_RULES if rules is None else rules
     if not isinstance(rules, Mapping):
         raise TypeError(f"rules must map expressions to 'binary' or 'real', got {rules!r}")
     paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
@@ -65,7 +65,7 @@ def partition(params: PyTree, rules: Mapping[str, str] | None = None) -> tuple[P
 
     decided_by = {path: next((pattern for pattern in rules if re.search(pattern, path)), None) for path in paths}
     for pattern in rules:
-        if pattern not in decided_by.values() and rules is DEFAULT_RULES:
+        if pattern not in decided_by.values() and rules is _DEFAULT_RULES:
             raise ValueError(
                 "params must have a binary leaf, as BinaryDense and BinaryConv have (binary_kernel); other leaves "
                 f'become binary by rules, as {{"kernel": "binary"}}; got leaves {paths}'
@@ -100,7 +100,7 @@ def combine(weights: PyTree, real: PyTree) -> PyTree:
     {'b': Array([0.], dtype=float32), 'w': Array([1.], dtype=float32)}
     """
 
-    def choose(path, binary_leaf, real_leaf):
+    def choose(path: Any, binary_leaf: Any, real_leaf: Any) -> Any:
         if binary_leaf is not None and real_leaf is not None:
             raise ValueError(f"weights and real must not share a leaf, got both at {path_name(path)!r}")
         return real_leaf if binary_leaf is None else binary_leaf
@@ -125,6 +125,9 @@ def partition_table(natural: PyTree, real: PyTree, batch_stats: PyTree = None) -
         Text, a line for each leaf in the order of the tree, and a line of totals for each
         kind. The sizes are those in float32, and of the mode network packed at one bit for
         each binary weight and 32 for each real parameter (1 kB is 1,000 bytes).
+
+    Raises:
+        ValueError: as `combine`.
 
     >>> natural, real = partition({"binary_kernel": jnp.ones((300, 200)), "scale": jnp.ones(())})
     >>> print(partition_table(natural, real))

@@ -9,20 +9,26 @@ Quantization, arXiv 1812.04353, algorithm 1. (Without the derivative of the tanh
 the step is that of mirror descent, arXiv 1910.08237.)
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from bbinn_jax._checks import PyTree, check_floating, check_number, check_update, check_values
+from bbinn_jax._checks import PyTree, as_schedule, check_floating, check_optimizer, check_update, check_values
 from bbinn_jax._dtypes import at_least_float32
 from bbinn_jax.bernoulli import fisher_information
 
 
 class PmfState(NamedTuple):
-    """State of `pmf`: the number of steps taken, u (float32 or wider), and the state of the optimizer of u."""
+    """State of `pmf`.
+
+    Attributes:
+        count: the number of steps taken.
+        latent: u, a tree like the weights, in float32 or wider.
+        inner_state: that of the optimizer of u.
+    """
 
     count: jax.Array  # type: ignore[assignment]  # the name in optax; tuples have a method of that name
     latent: PyTree
@@ -51,11 +57,8 @@ def pmf(optimizer: optax.GradientTransformation, beta: optax.ScalarOrSchedule) -
         of u is 0.
 
     Raises:
-        TypeError: optimizer is not an optax transformation; beta is not a number.
-            In init: a leaf that is not floating-point.
-        ValueError: beta not positive (of a schedule this is not checked). In
-            init: a weight outside of (-1, 1), unless it is traced or a shape. In
-            update: params missing or of another tree.
+        ValueError, TypeError: as `bayesbinn`; ValueError in init: a weight outside of (-1, 1), unless it is traced
+            or a shape; TypeError: optimizer is not an optax transformation.
 
     Source: arXiv 1812.04353, algorithm 1, for the labels {-1, +1}: with
     u = (u_plus - u_minus) / 2 the softmax of beta (u_minus, u_plus) has mean
@@ -69,17 +72,10 @@ def pmf(optimizer: optax.GradientTransformation, beta: optax.ScalarOrSchedule) -
     >>> print(optax.apply_updates(weights, updates))  # tanh(2 (0 + 0.5)), 0.5
     [0.762 0.5  ]
     """
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f"optimizer must be an optax.GradientTransformation, got {optimizer!r}")
-    if not callable(beta):
-        beta = check_number("beta", beta, "> 0", lambda v: v > 0)
+    inner = check_optimizer(optimizer)
+    beta_at = as_schedule("beta", beta, "> 0", lambda v: v > 0)
 
-    inner = optax.with_extra_args_support(optimizer)
-
-    def beta_at(count):
-        return beta(count) if callable(beta) else beta
-
-    def init(weights):
+    def init(weights: PyTree) -> PmfState:
         check_floating("weights", weights)
         check_values("weights", weights, "in (-1, 1)", lambda w: np.abs(w) < 1)
 
@@ -93,7 +89,7 @@ def pmf(optimizer: optax.GradientTransformation, beta: optax.ScalarOrSchedule) -
         latent = jax.tree.map(leaf_latent, weights)
         return PmfState(count, latent, inner.init(latent))
 
-    def update(updates, state, params=None, **extra_args):
+    def update(updates: PyTree, state: PmfState, params: PyTree = None, **extra_args: Any) -> tuple[PyTree, PmfState]:
         check_update(updates, "weights", params)
         count = optax.safe_increment(state.count)
         beta_now, beta_next = beta_at(state.count), beta_at(count)

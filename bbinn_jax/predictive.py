@@ -96,7 +96,7 @@ def posterior_expectation(
 
     Raises:
         ValueError: num_samples or chunk_size below 1.
-        TypeError: num_samples or chunk_size is no integer.
+        TypeError: num_samples or chunk_size is no integer, key is not a random key, a leaf is not floating-point.
 
     >>> natural = jnp.array([0.5, -2.0])
     >>> mean = posterior_expectation(lambda w: w, natural, jax.random.key(0), num_samples=10_000)
@@ -110,11 +110,11 @@ def posterior_expectation(
     def of_sample(key: jax.Array) -> Any:
         return jax.tree.map(_wide, function(sample(key, natural)))
 
-    def add_one(total, value_and_counts):
+    def add_one(total: PyTree, value_and_counts: tuple[PyTree, jax.Array]) -> tuple[PyTree, None]:
         value, counts = value_and_counts
         return jax.tree.map(lambda t, x: jnp.where(counts, t + x, t), total, value), None
 
-    def add_chunk(total, keys_and_counts):
+    def add_chunk(total: PyTree, keys_and_counts: tuple[jax.Array, jax.Array]) -> tuple[PyTree, Any]:
         keys, counts = keys_and_counts
         # One after the other, so that the order of summation does not depend on the chunks.
         return jax.lax.scan(add_one, total, (over_leading_axis(of_sample)(keys), counts))
@@ -167,17 +167,21 @@ def posterior_predictive(
         return p, _entropy(p)
 
     expectation = posterior_expectation(predict, natural, key, num_samples=num_samples, chunk_size=chunk_size)
-    return mixture(*expectation)
+    return mixture_prediction(*expectation)
 
 
-def mixture(probabilities: jax.Array, expected_entropy: jax.Array) -> Prediction:
-    """The prediction of several networks.
+def mixture_prediction(probabilities: jax.Array, expected_entropy: jax.Array) -> Prediction:
+    """The prediction of several networks, whatever they are drawn or trained by.
 
     Args:
         probabilities: [batch, class], their mean.
         expected_entropy: [batch], the mean of their entropies in nats.
 
-    >>> print(mixture(jnp.array([[0.5, 0.5]]), jnp.zeros(1)).mutual_information)  # each is sure, of something else
+    Returns:
+        A `Prediction`.
+
+    >>> p = mixture_prediction(jnp.array([[0.5, 0.5]]), jnp.zeros(1))  # each is sure, of something else
+    >>> print(p.mutual_information)
     [0.6931472]
     """
     return _prediction(probabilities, _entropy(probabilities), expected_entropy)
@@ -300,8 +304,16 @@ def logit_average_predictive(
 
     ``softmax(1/S sum_s f(x, w_s))``: a geometric mean of the networks, which is no predictive
     distribution of the posterior, and as a rule surer. For comparison with their figures; prefer
-    `posterior_predictive`. Arguments, returns and errors are as there; the parts of the entropy
-    cannot be told apart, mutual_information is 0.
+    `posterior_predictive`.
+
+    Args:
+        apply_fn, natural, key, inputs, num_samples, chunk_size: as in `posterior_predictive`.
+
+    Returns:
+        A `Prediction`. The parts of the entropy cannot be told apart: its mutual_information is 0.
+
+    Raises:
+        ValueError, TypeError: as `posterior_predictive`.
 
     >>> apply_fn = lambda w, x: jnp.stack([x @ w, -x @ w], axis=-1)
     >>> p = logit_average_predictive(apply_fn, jnp.array([9.0, 0.0]), jax.random.key(0), jnp.eye(2), num_samples=100)

@@ -10,10 +10,9 @@ equations 10, 13 and 17 (the eps is that of the authors' optimizer).
 import jax
 import jax.numpy as jnp
 
-from bbinn_jax._checks import PyTree, check_floating, check_number, check_same_tree
+from bbinn_jax._checks import PyTree, check_floating, check_non_negative, check_positive, check_same_tree
 from bbinn_jax._dtypes import at_least_float32
-from bbinn_jax.bernoulli import fisher_information
-from bbinn_jax.bernoulli import logistic_noise as logistic_noise
+from bbinn_jax.bernoulli import fisher_information, logistic_noise
 
 
 @jax.custom_jvp
@@ -22,7 +21,9 @@ def _tanh(x: jax.Array, eps: float) -> jax.Array:
 
 
 @_tanh.defjvp
-def _tanh_jvp(primals, tangents):
+def _tanh_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     # 1 - tanh(x)^2 is the Fisher information at x, computed there without cancellation.
     (x, eps), (x_dot, _) = primals, tangents
     return jnp.tanh(x), (fisher_information(x) + eps) * x_dot
@@ -59,8 +60,8 @@ def relax(natural: PyTree, noise: PyTree, *, temperature: float | jax.Array, eps
         z = (x.astype(wide) + delta.astype(wide)) / jnp.asarray(temperature, wide)
         return _tanh(z, jnp.asarray(eps, wide)).astype(x.dtype)
 
-    temperature = check_number("temperature", temperature, "> 0", lambda v: v > 0)
-    eps = check_number("eps", eps, ">= 0", lambda v: v >= 0)
+    temperature = check_positive("temperature", temperature)
+    eps = check_non_negative("eps", eps)
     check_floating("natural", natural)
     check_same_tree("noise", noise, "natural", natural)
     return jax.tree.map(leaf_relax, natural, noise)

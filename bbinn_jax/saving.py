@@ -19,8 +19,8 @@ import safetensors.flax
 
 from bbinn_jax._checks import PyTree, check_floating, in_one_line, path_name
 
-FORMAT = "bbinn_jax posterior 1"
-DTYPES = "bool bfloat16 float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
+_FORMAT = "bbinn_jax posterior 1"
+_DTYPES = "bool bfloat16 float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
 
 
 class Posterior(NamedTuple):
@@ -72,7 +72,7 @@ def save_posterior(path: str | Path, posterior: Posterior) -> None:
         if isinstance(leaf, jax.core.Tracer | jax.ShapeDtypeStruct):
             raise TypeError(f"posterior must have leaves with values, got {type(leaf).__name__} at {name!r}")
         dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
-        if str(dtype) in DTYPES:
+        if str(dtype) in _DTYPES:
             array = np.array(leaf, order="C")  # safetensors writes the memory as it lies, and would call it row-major
             leaves[name] = jnp.asarray(array)
         if name not in leaves or leaves[name].dtype != dtype:
@@ -94,7 +94,7 @@ def save_posterior(path: str | Path, posterior: Posterior) -> None:
             for tree, again in zip(posterior[:3], of_dicts[:3], strict=True)
         )
     )
-    text = {"format": FORMAT, "config": config, "nested_dicts": json.dumps(is_of_dicts)}
+    text = {"format": _FORMAT, "config": config, "nested_dicts": json.dumps(is_of_dicts)}
     content = _signed(safetensors.flax.save(leaves, text))
     path = Path(path)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
@@ -113,11 +113,20 @@ def load_posterior(path: str | Path, like: Posterior | None = None) -> Posterior
         like: a posterior of the same trees, for their structure; its leaves may be shapes, as `jax.eval_shape`
             gives them. Without it they come back as nested dicts, as Flax linen has them.
 
+    Returns:
+        The posterior.
+
     Raises:
         OSError: the file cannot be read.
         ValueError: a file that is damaged or no posterior, one with 64 bits while jax_enable_x64 is off, leaves
             that are not those of like (names, shapes, dtypes), or trees that are no nested dicts without it.
         TypeError: a like that is no posterior.
+
+    >>> import tempfile
+    >>> path, posterior = Path(tempfile.mkdtemp()) / "coins.safetensors", Posterior([jnp.array([0.5, -0.5])])
+    >>> save_posterior(path, posterior)
+    >>> print(load_posterior(path, like=posterior).natural)  # a list, which the file alone does not tell
+    [Array([ 0.5, -0.5], dtype=float32)]
     """
     if not isinstance(like, Posterior | None):
         raise TypeError(f"like must be a Posterior, as Posterior(natural, real), got {type(like).__name__}")
@@ -129,8 +138,8 @@ def load_posterior(path: str | Path, like: Posterior | None = None) -> Posterior
         header = _header(content)
     except Exception as error:  # the parser raises whatever it likes
         raise ValueError(f"{path} is damaged or no safetensors file: {str(error)[:200]}") from error
-    if text.get("format") != FORMAT:
-        raise ValueError(f"{path} must be a posterior in the format {FORMAT!r}, got {in_one_line(text.get('format'))}")
+    if text.get("format") != _FORMAT:
+        raise ValueError(f"{path} must be a posterior in the format {_FORMAT!r}, got {in_one_line(text.get('format'))}")
     if text.get("sha256") != _digest(content):
         raise ValueError(f"{path} is damaged: its SHA-256 is not the one it was written with")
     for name, entry in header.items():

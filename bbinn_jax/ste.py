@@ -8,11 +8,13 @@ noise: arXiv 2002.10778, section 3.3. Source: Courbariaux et al., BinaryConnect,
 arXiv 1511.00363, algorithm 1.
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
-from bbinn_jax._checks import PyTree, check_floating, check_update
+from bbinn_jax._checks import PyTree, check_floating, check_optimizer, check_update
 from bbinn_jax.bernoulli import mode
 
 
@@ -37,7 +39,7 @@ def straight_through(latent: PyTree) -> PyTree:
 
 
 @straight_through.defjvp
-def _straight_through_jvp(primals, tangents):
+def _straight_through_jvp(primals: tuple[PyTree], tangents: tuple[PyTree]) -> tuple[PyTree, PyTree]:
     return straight_through(*primals), tangents[0]
 
 
@@ -54,9 +56,7 @@ def ste(optimizer: optax.GradientTransformation) -> optax.GradientTransformation
         weights; the loss is a function of ``straight_through(latent)``.
 
     Raises:
-        TypeError: optimizer is not an optax transformation.
-            In init: a leaf that is not floating-point.
-        ValueError: in update: params missing or of another tree.
+        ValueError, TypeError: as `bayesbinn`; TypeError: optimizer is not an optax transformation.
 
     >>> tx = ste(optax.sgd(1.0))
     >>> latent = jnp.array([0.5, -0.9])
@@ -64,16 +64,15 @@ def ste(optimizer: optax.GradientTransformation) -> optax.GradientTransformation
     >>> print(optax.apply_updates(latent, updates))
     [ 0.25 -1.  ]
     """
-    if not isinstance(optimizer, optax.GradientTransformation):
-        raise TypeError(f"optimizer must be an optax.GradientTransformation, got {optimizer!r}")
+    inner = check_optimizer(optimizer)
 
-    inner = optax.with_extra_args_support(optimizer)
-
-    def init(latent):
+    def init(latent: PyTree) -> optax.OptState:
         check_floating("latent", latent)
         return inner.init(latent)
 
-    def update(updates, state, params=None, **extra_args):
+    def update(
+        updates: PyTree, state: optax.OptState, params: PyTree = None, **extra_args: Any
+    ) -> tuple[PyTree, optax.OptState]:
         check_update(updates, "latent", params)
         updates, state = inner.update(updates, state, params, **extra_args)
         return jax.tree.map(lambda u, x: jnp.clip(x + u, -1, 1).astype(u.dtype) - x, updates, params), state

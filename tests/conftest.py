@@ -13,6 +13,30 @@ import pytest
 jax.config.update("jax_default_matmul_precision", "highest")
 
 
+# The tests of the library: those that have the name of one of its modules, and those of several.
+LIBRARY = {path.stem.strip("_") for path in (Path(__file__).parents[1] / "bbinn_jax").glob("*.py")}
+LIBRARY |= {"claims", "errors", "optimizers", "trajectories"}
+# Where optax promotes dtypes, in its bias correction: there test_nothing_is_promoted_in_silence tests what is ours.
+PROMOTING = {"bayesbinn", "claims", "optimizers", "pmf", "trajectories"}
+
+
+@pytest.fixture(autouse=True)
+def strict(request):
+    """The library computes where JAX is told to promote nothing: neither ranks nor dtypes."""
+    subject = request.path.stem.removeprefix("test_")
+    ranks = "raise" if subject in LIBRARY else "allow"
+    dtypes = "strict" if subject in LIBRARY - PROMOTING else "standard"
+    with jax.numpy_rank_promotion(ranks), jax.numpy_dtype_promotion(dtypes):
+        yield
+
+
+@pytest.fixture
+def promoting():
+    """For one test of which other libraries promote dtypes."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield
+
+
 @pytest.fixture
 def x64():
     """float64 for the length of one test."""

@@ -93,7 +93,7 @@ def test_bad_arguments_are_named(update, batch_stats, batches, message):
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 0.99, 0.9999])
-def test_statistics_kept_in_half_precision_are_right_to_its_rounding(dtype, momentum):
+def test_statistics_kept_in_half_precision_are_right_to_its_rounding(dtype, momentum, promoting):
     layer = nn.BatchNorm(use_running_average=False, momentum=momentum, use_bias=False, use_scale=False)
     batches = 3 + 2 * RNG.normal(size=(10, 100, 1)).astype(dtype)
     stats = jax.tree.map(lambda x: x.astype(dtype), layer.init(jax.random.key(0), batches[0])["batch_stats"])

@@ -1,6 +1,5 @@
 """The benchmarks: what they write, how they count, what they refuse. How fast anything is, is not tested."""
 
-import json
 import os
 import sys
 from collections import defaultdict
@@ -14,7 +13,7 @@ from experiments.benchmarks import __main__ as benchmarks
 from experiments.benchmarks import programs as benchmark_programs
 from experiments.benchmarks.__main__ import main, timing
 from experiments.benchmarks.presets import PARTS, PRESETS, Config
-from tests.commands import refused
+from tests.commands import assert_finished_run_stays, read_metrics, read_results, refused
 
 TINY = (
     "--quick --seconds 0 --hidden 16 --small-hidden 8 --widths 8 --batch-sizes 10 --samples 1 40 --num-weights 1000 "
@@ -93,8 +92,8 @@ def test_every_part_has_its_programs_and_they_are_on_disk(run):
     for row in results["rows"]:
         found[row["part"]].append((row.get("network"), row["program"]))
     assert found == PROGRAMS
-    assert json.loads((out / "results.json").read_text()) == results
-    assert [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()] == results["rows"]
+    assert read_results(out) == results
+    assert read_metrics(out) == results["rows"]
     assert sorted(path.name for path in out.iterdir()) == ["config.json", "metrics.jsonl", "results.json"]
     promised = (
         "experiment preset seed device num_devices cpu_cores load_at_start load_at_end jax_version jaxlib_version "
@@ -270,8 +269,7 @@ def test_process_that_fails_ends_the_run_in_one_line_without_results(tmp_path, m
 
 def test_finished_run_is_not_overwritten_unless_told(run, capsys):
     results, _, out = run
-    assert "--overwrite" in refused(capsys, main, [*TINY, "--out", str(out)])
-    assert json.loads((out / "results.json").read_text()) == results
+    assert_finished_run_stays(capsys, main, TINY, (results, out))
 
 
 def test_presets_are_valid_and_quick_is_one_of_them():

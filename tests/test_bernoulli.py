@@ -265,7 +265,7 @@ def test_leafwise_functions_keep_the_dtype(dtype, key, x64):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_scalars_are_float32_or_wider(dtype, x64):
     natural = {"a": np.zeros(5, jnp.dtype(dtype))}
-    expected = jnp.promote_types(dtype, jnp.float32)
+    expected = "float64" if dtype == "float64" else "float32"
     assert jax.eval_shape(bernoulli.entropy, natural).dtype == expected
     assert jax.eval_shape(bernoulli.log_prob, natural, natural).dtype == expected
     assert jax.eval_shape(bernoulli.kl_divergence, natural, 0.0).dtype == expected
@@ -364,7 +364,8 @@ def test_noise_reaches_beyond_8(key):
     template, threshold = jnp.zeros(2**22), 8.0
     count = jax.lax.map(
         lambda k: jnp.sum(jnp.abs(bb.logistic_noise(k, template)) > threshold), jax.random.split(key, 16)
-    ).sum()
+    )
+    count = int(count.sum())
     expected = 2**26 * 2 * reference.probability_of_plus(-threshold)
     assert 0 < count < expected + 5 * np.sqrt(expected)
 

@@ -59,7 +59,7 @@ def test_training_equals_the_published_formula(max_step, memory_window, settings
 
 def test_max_step_may_be_a_schedule(x64):
     expected = published_loop(NATURAL, GRADS, [2 * 0.5 ** (t // 8) for t in range(len(GRADS))], 50.0)
-    natural, _ = run(bb.bimu(lambda count: 2 * 0.5 ** (count // 8), 50.0), NATURAL, GRADS)
+    natural, _ = run(bb.bimu(lambda count: 2 * 0.5 ** (count // 8).astype(float), 50.0), NATURAL, GRADS)
     np.testing.assert_allclose(natural, expected, rtol=1e-9, atol=1e-9)
 
 

@@ -64,7 +64,7 @@ def test_gamma_may_be_a_schedule(x64):
         return X[t]
 
     expected, averages = published_loop(gradient, START, [0.5 / (1 + t) for t in range(20)], 0.05)
-    weights, state = run(bb.bop(lambda count: 0.5 / (1 + count), 0.05), gradient, jnp.asarray(START), 20)
+    weights, state = run(bb.bop(lambda count: 0.5 / (1 + count.astype(float)), 0.05), gradient, jnp.asarray(START), 20)
     np.testing.assert_array_equal(weights, expected)
     np.testing.assert_allclose(state.average, averages, rtol=1e-12)
     assert state.count == 20

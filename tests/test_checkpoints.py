@@ -10,6 +10,8 @@ import pytest
 
 import bbinn_jax as bb
 from experiments.common import checkpoints
+from tests.commands import content_of
+from tests.trees import assert_equal_to_the_bit
 
 
 def make_state(seed=0):
@@ -25,17 +27,6 @@ STATE = make_state()
 LINES = '{"epoch": 1}\n{"epoch": 2}\n'
 
 
-def assert_same(actual, expected):
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        assert a.dtype == b.dtype
-        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
-
-
-def content_of(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory):
     folder = tmp_path_factory.mktemp("saved")
@@ -47,7 +38,7 @@ def test_state_comes_back_to_the_bit(saved):
     assert checkpoints.latest(saved) == 7
     like = jax.tree.map(jnp.zeros_like, STATE)
     state, seconds, lines = checkpoints.restore(saved, 7, like, "me")
-    assert_same(state, STATE)
+    assert_equal_to_the_bit(state, STATE)
     assert (seconds, lines) == (12.5, LINES)
 
 
@@ -57,7 +48,7 @@ def test_checkpoint_from_before_metrics_were_kept_is_read(tmp_path):
     content = {"state": leaves, "seconds": np.float64(1.5), "digest": checkpoints._digest(leaves, 1.5, "me")}
     checkpoints._checkpointer().save((tmp_path / "checkpoints" / "3").resolve(), content)
     state, seconds, lines = checkpoints.restore(tmp_path, 3, STATE, "me")
-    assert_same(state, STATE)
+    assert_equal_to_the_bit(state, STATE)
     assert (seconds, lines) == (1.5, None)
 
 
@@ -65,7 +56,7 @@ def test_restored_state_may_be_given_away(saved):
     """Training donates its state: the memory must be JAX's own."""
     state, *_ = checkpoints.restore(saved, 7, STATE, "me")
     leaves = jax.jit(lambda x: jax.tree.map(lambda leaf: leaf, x), donate_argnums=0)(state)
-    assert_same(leaves, STATE)
+    assert_equal_to_the_bit(leaves, STATE)
 
 
 def test_newest_stays_and_half_written_ones_go(tmp_path):
@@ -117,7 +108,7 @@ def test_damaged_file_is_refused_or_harmless(saved, tmp_path, damage):
             assert str(folder) in str(error)
             assert "\n" not in str(error)
         else:
-            assert_same(state, STATE)
+            assert_equal_to_the_bit(state, STATE)
             assert (seconds, lines) == (12.5, LINES)
         assert content_of(folder) == before
     assert refused >= 2
@@ -147,4 +138,4 @@ def test_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path, monke
         checkpoints.save(tmp_path, 4, STATE, 2.5, "me")
     monkeypatch.undo()
     assert checkpoints.latest(tmp_path) == 3
-    assert_same(checkpoints.restore(tmp_path, 3, STATE, "me")[0], STATE)
+    assert_equal_to_the_bit(checkpoints.restore(tmp_path, 3, STATE, "me")[0], STATE)

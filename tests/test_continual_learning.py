@@ -15,14 +15,9 @@ from experiments.continual_learning.__main__ import main
 from experiments.continual_learning.learner import load_network
 from experiments.continual_learning.presets import METHODS
 from tests import commands
-from tests.commands import kill, process_of, refused
-from tests.test_resume import results_of, state_of
+from tests.commands import kill, process_of, read_metrics, read_results, refused, results_of, state_of
 
 QUICK = ["--tasks", "3", "--epochs", "4", "--hidden", "16", "--curve-points", "2", "--eval-samples", "5"]
-
-
-def read_metrics(out):
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +69,7 @@ def test_run_folder_holds_config_metrics_checkpoint_network_and_figures(quick_ru
 
 def test_results_are_complete_and_on_disk(quick_run):
     results, out = quick_run
-    assert json.loads((out / "results.json").read_text()) == results
+    assert read_results(out) == results
     promised = (
         "experiment preset dataset method prior seed tasks epochs device jax_version wall_seconds compile_seconds "
         "train_loss train_accuracy test_accuracy_mode test_accuracy_mean test_nll_mode test_nll_mean "

@@ -14,6 +14,7 @@ from experiments.common import data, reading, runs
 from experiments.common.classifier import load_network
 from experiments.common.images import Config
 from experiments.image_classification.__main__ import main
+from tests.commands import assert_flat_and_on_disk, content_of, read_metrics
 
 QUICK = ["--preset", "digits", "--hidden", "32", "--epochs", "4", "--eval-samples", "3"]
 
@@ -23,14 +24,6 @@ def digits_run(tmp_path_factory):
     """The demo: the whole preset."""
     out = tmp_path_factory.mktemp("runs") / "digits"
     return main(["--preset", "digits-bayes", "--out", str(out)]), out
-
-
-def read_metrics(out):
-    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-
-
-def content_of(folder):
-    return {path.relative_to(folder): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 def test_digits_reaches_96_percent(digits_run):
@@ -50,16 +43,12 @@ def test_digits_posterior_is_alive_and_scored(digits_run):
 
 def test_results_are_flat_and_complete(digits_run):
     results, out = digits_run
-    written = json.loads((out / "results.json").read_text())
-    assert written == results
     promised = (
         "experiment preset dataset method seed epochs device jax_version wall_seconds compile_seconds train_accuracy "
         "validation_accuracy test_accuracy_mode test_accuracy_mean test_nll_mode test_nll_mean test_ece_mode "
         "test_ece_mean posterior_entropy_bits_per_weight num_binary_weights num_real_parameters"
-    ).split()
-    assert set(promised) <= set(written)
-    assert [name for name, value in written.items() if isinstance(value, dict | list)] == ["config"]
-    assert written["config"] == {name: x for name, x in reading.read(out).config.items() if name != "experiment"}
+    )
+    assert_flat_and_on_disk(results, out, promised)
 
 
 def test_run_folder_holds_config_metrics_and_figure(digits_run):

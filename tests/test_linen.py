@@ -131,7 +131,7 @@ def test_dtype_is_that_of_the_computation(dtype, key):
         assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
 
 
-def test_dtype_is_by_default_that_of_inputs_and_weights():
+def test_dtype_is_by_default_that_of_inputs_and_weights(promoting):
     params = {"binary_kernel": jnp.asarray(signs(5, 4), jnp.bfloat16)}
     assert bb.BinaryDense(4).apply({"params": params}, X).dtype == jnp.float32
     assert bb.BinaryDense(4).apply({"params": params}, jnp.asarray(X, jnp.bfloat16)).dtype == jnp.bfloat16

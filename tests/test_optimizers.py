@@ -284,6 +284,32 @@ def test_scan_equals_a_loop(make, params):
 
 
 @every_optimizer
+def test_both_branches_of_a_cond_have_one_state(make, params):
+    """A step that may be left out: nothing but values differs between before and after."""
+    tx = make(LEARNING_RATE, params)
+
+    @jax.jit
+    def step_if(is_wanted, params, state, grads):
+        return jax.lax.cond(is_wanted, lambda: step(tx, params, state, grads), lambda: (params, state))
+
+    start = params, tx.init(params)
+    chex.assert_trees_all_equal(step_if(False, *start, GRADS[0]), start)
+    assert_close(step_if(True, *start, GRADS[0])[0], run(tx, params, GRADS[:1]))
+
+
+@every_optimizer
+def test_what_is_like_the_params_is_found_in_the_state(make, params):
+    """As it must be to lay a state over devices as the parameters are. It is all that is no scalar."""
+    tx = make(LEARNING_RATE, params)
+    state = tx.init(params)
+    names = {"a": "of a", "b": "of b"}
+    found = optax.tree.map_params(tx, lambda leaf, name: name, state, names, transform_non_params=lambda leaf: "")
+    shapes = {"of a": (3,), "of b": (3,), "": ()}
+    assert jax.tree.map(lambda name: shapes[name], found) == jax.tree.map(jnp.shape, state)
+    assert jax.tree.leaves(found).count("of a") == jax.tree.leaves(found).count("of b")
+
+
+@every_optimizer
 def test_vmap_over_independent_problems_equals_a_loop(make, params):
     tx = make(LEARNING_RATE, params)
     other = {"a": -params["b"], "b": -params["a"]}
@@ -309,7 +335,6 @@ def test_empty_places_in_the_tree_stay_empty(make, params):
     assert_close(result, with_empty_places(run(make(LEARNING_RATE, params), params)))
 
 
-@pytest.mark.filterwarnings("error:.*requires ndarray or scalar:DeprecationWarning")
 @every_optimizer
 def test_empty_tree_is_accepted(make, params):
     assert run(make(LEARNING_RATE, {}), {}, [{}, {}]) == {}

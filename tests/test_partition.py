@@ -24,7 +24,8 @@ Y = (X[:, 0] > X[:, 1]).astype(np.int32)
 class LinenNetwork(nn.Module):
     @nn.compact
     def __call__(self, x):
-        x = jnp.tanh(bb.BinaryDense(8, kernel_init=bb.natural_initializer(0.1))(x) + self.param("shift", zeros, (8,)))
+        x = bb.BinaryDense(8, kernel_init=bb.natural_initializer(0.1))(x)
+        x = jnp.tanh(x + self.param("shift", zeros, (8,))[None])
         return bb.BinaryDense(2, use_bias=True, kernel_init=bb.natural_initializer(0.1))(x)
 
 
@@ -57,7 +58,7 @@ def dict_network():
         0.1 * jax.random.normal(k, shape) for k, shape in zip(jax.random.split(KEY), [(4, 8), (8, 2)], strict=True)
     )
     params = {"w1": w1, "b1": jnp.zeros(8), "w2": w2, "b2": jnp.zeros(2)}
-    return params, lambda p, x: jnp.tanh(x @ p["w1"] + p["b1"]) @ p["w2"] + p["b2"], {"w": "binary"}
+    return params, lambda p, x: jnp.tanh(x @ p["w1"] + p["b1"][None]) @ p["w2"] + p["b2"][None], {"w": "binary"}
 
 
 def equinox_network():
@@ -71,7 +72,7 @@ NETWORKS = [linen_network, nnx_network, dict_network, equinox_network]
 
 
 @pytest.mark.parametrize("make_network", NETWORKS)
-def test_training_binary_and_real_parameters_in_one_pass(make_network):
+def test_training_binary_and_real_parameters_in_one_pass(make_network, promoting):
     """The pattern of the documentation, for each library: both halves move and the loss falls."""
     params, apply_fn, rules = make_network()
     start = bb.partition(params, rules)

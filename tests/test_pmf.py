@@ -126,7 +126,7 @@ def test_rising_beta_binarizes():
     """Without a gradient no weight changes its sign, and all become exactly +-1."""
     tx = bb.pmf(optax.sgd(0.1), optax.exponential_decay(1.0, transition_steps=1, decay_rate=1.5, end_value=1e4))
     history, _ = run(tx, jnp.asarray(START, jnp.float32), 30, lambda w: 0.0 * jnp.sum(w))
-    distance = np.abs(history - np.sign(START))
+    distance = np.abs(np.asarray(history) - np.sign(START))
     assert np.all(distance[1:] <= distance[:-1])
     np.testing.assert_array_equal(history[-1], np.sign(START))
 

@@ -120,7 +120,7 @@ def test_epoch_tells_how_far_the_posterior_has_moved(name):
         np.testing.assert_allclose(values["kl_nats"], bb.bernoulli.kl_divergence(natural, 0.0), rtol=1e-5)
         np.testing.assert_allclose(
             values["entropy_bits_per_weight/BinaryDense_1/binary_kernel"],
-            bb.entropy_bits_per_weight(natural["BinaryDense_1"]),
+            bb.diagnostics.entropy_bits_per_weight(natural["BinaryDense_1"]),
             rtol=1e-5,
         )
 

@@ -1,6 +1,5 @@
 """1-D regression from the command line: what the run writes, what it claims, what it refuses."""
 
-import json
 from functools import partial
 
 import jax
@@ -13,7 +12,13 @@ from experiments.common import networks
 from experiments.regression import data as pairs
 from experiments.regression.__main__ import Config, main
 from experiments.regression.model import load_network, normalised
-from tests.commands import refused, without_times
+from tests.commands import (
+    assert_finished_run_stays,
+    assert_flat_and_on_disk,
+    read_metrics,
+    refused,
+    without_times,
+)
 
 QUICK = ["--steps", "250", "--hidden", "8"]
 FILES = ("train_inputs", "train_outputs", "test_inputs")
@@ -60,15 +65,12 @@ def test_mean_fits_and_is_less_certain_beyond_the_data(tmp_path, tuned_run):
 
 def test_results_are_flat_but_for_their_config_complete_and_on_disk(tuned_run):
     results, out = tuned_run
-    assert json.loads((out / "results.json").read_text()) == results
     promised = (
         "experiment preset dataset method seed steps device jax_version wall_seconds compile_seconds train_loss "
         "posterior_entropy_bits_per_weight num_binary_weights num_real_parameters num_train eval_samples command "
         "commit test_rmse_ste test_rmse_mode test_rmse_mean near_std_mean gap_std_mean far_std_mean"
-    ).split()
-    assert set(promised) <= set(results)
-    assert json.loads((out / "config.json").read_text()) == {"experiment": "regression"} | results["config"]
-    assert [name for name, value in results.items() if isinstance(value, dict | list)] == ["config"]
+    )
+    assert_flat_and_on_disk(results, out, promised)
     assert results["num_binary_weights"] == (1 + 1) * 64 + (64 + 1) * 64 + 64 + 1
 
 
@@ -82,7 +84,7 @@ def test_run_folder_holds_config_metrics_and_a_figure(quick_run):
         "network-ste-0.safetensors",
         "results.json",
     ]
-    metrics = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    metrics = read_metrics(out)
     assert [line["step"] for line in metrics] == [100, 200, 250]
     pixels = imread(out / "figure.png")
     assert pixels.shape[1] > 1000
@@ -167,9 +169,7 @@ def test_file_that_cannot_be_used_is_named_in_one_line(tmp_path, capsys, folder,
 
 
 def test_finished_run_is_not_overwritten_unless_told(quick_run, capsys):
-    results, out = quick_run
-    assert "--overwrite" in refused(capsys, main, [*QUICK, "--out", str(out)])
-    assert json.loads((out / "results.json").read_text()) == results
+    assert_finished_run_stays(capsys, main, QUICK, quick_run)
 
 
 @pytest.mark.parametrize(

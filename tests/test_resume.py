@@ -1,6 +1,5 @@
 """Runs that survive: killed at any moment and continued, several seeds at once, stopped by what is not finite."""
 
-import json
 import random
 import re
 import shutil
@@ -18,24 +17,9 @@ from experiments.common.methods import METHODS
 from experiments.common.presets import PRESETS
 from experiments.image_classification.__main__ import main
 from tests import commands
-from tests.commands import kill, process_of
-from tests.test_image_classification import content_of, read_metrics
+from tests.commands import content_of, kill, process_of, read_metrics, results_of, state_of
 
 TINY = ["--preset", "digits", "--hidden", "32", "--checkpoint-seconds", "0"]
-TIMES = ("wall_seconds", "compile_seconds", "command", "config", "sha256", "sha256_of_config")
-
-
-def state_of(out):
-    """Every leaf of the last checkpoint, as bytes."""
-    path = (out / "checkpoints" / str(checkpoints.latest(out))).resolve()
-    return {
-        name: np.asarray(leaf).tobytes() for name, leaf in checkpoints._checkpointer().restore(path)["state"].items()
-    }
-
-
-def results_of(out):
-    results = json.loads((out / "results.json").read_text())
-    return {name: value for name, value in results.items() if name not in TIMES}
 
 
 def assert_same_run(actual, expected):

@@ -15,8 +15,7 @@ from experiments.common.config import of_flat
 from experiments.common.images import Config
 from experiments.image_classification.__main__ import main
 from experiments.two_moons import __main__ as two_moons
-from tests.commands import without_times
-from tests.test_image_classification import content_of
+from tests.commands import content_of, without_times
 
 TINY = ["--preset", "digits", "--hidden", "16", "--epochs", "2", "--eval-samples", "2"]
 RESULTS = Path(__file__).parents[1] / "experiments" / "results"

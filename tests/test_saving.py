@@ -19,6 +19,7 @@ from flax import nnx
 
 import bbinn_jax as bb
 from bbinn_jax import saving
+from tests.trees import assert_equal_to_the_bit
 
 INPUTS = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
 
@@ -55,17 +56,9 @@ def predict(posterior):
     return bb.posterior_predictive(apply_fn, posterior.natural, jax.random.key(1), INPUTS, num_samples=20)
 
 
-def assert_equal(actual, expected):
-    assert jax.tree.structure(actual) == jax.tree.structure(expected)
-    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        a, b = np.asarray(a), np.asarray(b)
-        assert a.dtype == b.dtype and a.shape == b.shape
-        assert a.tobytes() == b.tobytes()
-
-
 def test_loaded_is_what_was_saved(path, posterior):
     loaded = bb.load_posterior(path)
-    assert_equal(loaded._replace(config=None), posterior._replace(config=None))
+    assert_equal_to_the_bit(loaded._replace(config=None), posterior._replace(config=None))
     assert loaded.config == posterior.config
 
 
@@ -83,13 +76,13 @@ def test_fresh_process_predicts_the_same_to_the_bit(path, posterior):
 def test_dtypes_and_special_numbers_are_kept(tmp_path, dtype):
     natural = {"a": jnp.array([-0.0, jnp.inf, 1e-7, 3.14159], dtype), "b": jnp.zeros((0, 3), dtype)}
     bb.save_posterior(tmp_path / "p", bb.Posterior(natural, real={"a": None, "b": None}))
-    assert_equal(bb.load_posterior(tmp_path / "p").natural, natural)
+    assert_equal_to_the_bit(bb.load_posterior(tmp_path / "p").natural, natural)
 
 
 def test_other_trees_come_back_like_one_of_their_kind(tmp_path):
     posterior = bb.Posterior([jnp.arange(3.0), (jnp.ones(2), None)], real=[None, (None, jnp.zeros(()))])
     bb.save_posterior(tmp_path / "p", posterior)
-    assert_equal(bb.load_posterior(tmp_path / "p", like=jax.tree.map(jnp.zeros_like, posterior)), posterior)
+    assert_equal_to_the_bit(bb.load_posterior(tmp_path / "p", like=jax.tree.map(jnp.zeros_like, posterior)), posterior)
     with pytest.raises(
         ValueError, match=r"like must have the leaves of .*: it has no leaf at .natural/0., the file float32\(3,\)"
     ):
@@ -99,7 +92,7 @@ def test_other_trees_come_back_like_one_of_their_kind(tmp_path):
 def test_bare_array(tmp_path):
     bb.save_posterior(tmp_path / "p", bb.Posterior(jnp.arange(3.0)))
     loaded = bb.load_posterior(tmp_path / "p")
-    assert_equal(loaded.natural, jnp.arange(3.0))
+    assert_equal_to_the_bit(loaded.natural, jnp.arange(3.0))
     assert loaded[1:] == (None, None, None)
 
 
@@ -181,14 +174,14 @@ def test_trees_that_dicts_cannot_tell_need_like(tmp_path, trees):
     bb.save_posterior(tmp_path / "p", posterior)
     with pytest.raises(ValueError, match="no nested dicts: give like"):
         bb.load_posterior(tmp_path / "p")
-    assert_equal(bb.load_posterior(tmp_path / "p", like=posterior), posterior)
+    assert_equal_to_the_bit(bb.load_posterior(tmp_path / "p", like=posterior), posterior)
 
 
 def test_64_bits_are_read_with_64_bits_or_not_at_all(tmp_path):
     with jax.enable_x64(True):
         posterior = bb.Posterior({"a": jnp.array([1 + 1e-12])})
         bb.save_posterior(tmp_path / "p", posterior)
-        assert_equal(bb.load_posterior(tmp_path / "p").natural, posterior.natural)
+        assert_equal_to_the_bit(bb.load_posterior(tmp_path / "p").natural, posterior.natural)
     with pytest.raises(ValueError, match="has 64 bits in 'natural/a': set jax_enable_x64"):
         bb.load_posterior(tmp_path / "p")
 
@@ -341,7 +334,7 @@ def test_a_bare_tree_is_no_posterior(tmp_path):
 def crafted(path, metadata, names=("natural/w",)):
     """A file whose digest is right, with other text or names in it."""
     leaves = {name: jnp.ones(2) for name in names}
-    text = {"format": saving.FORMAT, "config": "null"} | metadata
+    text = {"format": saving._FORMAT, "config": "null"} | metadata
     text = {name: value for name, value in text.items() if value is not None}
     text["sha256"] = saving._digest(safetensors.flax.save(leaves, text))
     path.write_bytes(safetensors.flax.save(leaves, text))
@@ -405,7 +398,7 @@ def test_files_without_word_of_their_trees_load(tmp_path):
     (tmp_path / "old").write_bytes(len(header).to_bytes(8, "little") + header + values)
     natural, real = {"w": jnp.array([0.5, -0.25]), "b": None}, {"w": None, "b": jnp.ones((), jnp.bfloat16)}
     loaded = bb.load_posterior(tmp_path / "old")
-    assert_equal(loaded._replace(config=None), bb.Posterior(natural, real, {"m": jnp.zeros(1)}))
+    assert_equal_to_the_bit(loaded._replace(config=None), bb.Posterior(natural, real, {"m": jnp.zeros(1)}))
     assert loaded.config == {"n": 1}
 
 
@@ -415,7 +408,7 @@ def test_states_and_modules_need_like(tmp_path):
     with pytest.raises(ValueError, match="no nested dicts: give like"):
         kept(tmp_path, posterior)
     again = kept(tmp_path, posterior, like=posterior)
-    assert_equal(again, posterior)
+    assert_equal_to_the_bit(again, posterior)
     model = nnx.merge(graph, bb.combine(again.natural, again.real))
     np.testing.assert_array_equal(model(jnp.ones((1, 3))), nnx.merge(graph, state)(jnp.ones((1, 3))))
 
@@ -424,7 +417,7 @@ def test_states_and_modules_need_like(tmp_path):
     posterior = bb.Posterior(*bb.partition(module, {"weight": "binary"}))
     with pytest.raises(ValueError, match="no nested dicts: give like"):
         kept(tmp_path, posterior)
-    assert_equal(kept(tmp_path, posterior, like=posterior), posterior)
+    assert_equal_to_the_bit(kept(tmp_path, posterior, like=posterior), posterior)
 
 
 def test_haiku_and_boxed_networks_predict_after_loading_with_like(tmp_path):
@@ -436,14 +429,14 @@ def test_haiku_and_boxed_networks_predict_after_loading_with_like(tmp_path):
     np.testing.assert_array_equal(*outputs)
     params = {"mlp/~/linear_0": {"w": jnp.ones((2, 2)), "b": jnp.zeros(2)}}
     posterior = bb.Posterior(*bb.partition(params, {"/w$": "binary"}))
-    assert_equal(kept(tmp_path, posterior, like=posterior), posterior)
+    assert_equal_to_the_bit(kept(tmp_path, posterior, like=posterior), posterior)
     with pytest.raises(ValueError, match="no nested dicts: give like"):
         kept(tmp_path, posterior)
 
 
 def test_like_may_be_of_shapes(tmp_path):
     posterior = bb.Posterior([jnp.arange(3.0), None], [None, jnp.ones((2, 2), jnp.bfloat16)])
-    assert_equal(kept(tmp_path, posterior, like=jax.eval_shape(lambda: posterior)), posterior)
+    assert_equal_to_the_bit(kept(tmp_path, posterior, like=jax.eval_shape(lambda: posterior)), posterior)
     other = bb.Posterior([jax.ShapeDtypeStruct((4,), jnp.float32), None], posterior.real)
     with pytest.raises(ValueError, match=r"it has float32\(4,\) at 'natural/0', the file float32\(3,\)"):
         kept(tmp_path, posterior, like=other)

@@ -1,7 +1,6 @@
 """Several devices and several processes: the numbers of one, to rounding, and what each of them has to say."""
 
 import dataclasses
-import json
 import os
 import socket
 import subprocess
@@ -22,7 +21,7 @@ from experiments.common.networks import MLP
 from experiments.common.presets import PRESETS
 from experiments.image_classification.__main__ import main
 from tests import commands
-from tests.test_image_classification import content_of, read_metrics
+from tests.commands import content_of, read_metrics
 
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # they share small programs
 SETTINGS = {
@@ -125,7 +124,7 @@ def plain(tmp_path_factory):
 
 def assert_same_numbers(actual, expected):
     lines, expected_lines = read_metrics(actual), read_metrics(expected)
-    results, expected_results = (json.loads((out / "results.json").read_text()) for out in (actual, expected))
+    results, expected_results = (commands.read_results(out) for out in (actual, expected))
     for a, b in (*zip(lines, expected_lines, strict=True), (results, expected_results)):
         assert a.keys() == b.keys()
         for name, value in b.items():
@@ -152,7 +151,7 @@ def test_two_processes_that_continue_what_four_devices_began_equal_one_device(tm
     begin = ["-m", "experiments.image_classification", *COMMAND, *DIVIDED, "--stop-after-epochs", "2", "--out", out]
     returncode, _, error = ended(start(4, *begin))
     assert returncode == 0, error
-    assert json.loads((out / "results.json").read_text())["device"] == "4 x cpu"
+    assert commands.read_results(out)["device"] == "4 x cpu"
     (returncode, output, error), (other_returncode, other_output, other_error) = processes(out, "--resume")
     assert (returncode, other_returncode) == (0, 0), error + other_error
     assert "continuing after epoch 2" in output

@@ -41,8 +41,8 @@ def settings(run):
 
 def mlp_loss(leaves, x, y):
     for w, b in zip(leaves[:-2:2], leaves[1:-2:2], strict=True):
-        x = jnp.tanh(x @ w.T + b)
-    logit = (x @ leaves[-2].T + leaves[-1])[:, 0]
+        x = jnp.tanh(x @ w.T + b[None])
+    logit = (x @ leaves[-2].T + leaves[-1][None])[:, 0]
     return jnp.mean(optax.sigmoid_binary_cross_entropy(logit, y))
 
 
@@ -103,7 +103,7 @@ def gradient_of_expected_loss(run, noise, monkeypatch):
         assert len(np.unique(table, axis=0)) == len(table)
 
         def recorded_noise(key, natural):
-            row = jnp.argmax(jnp.all(table == jax.random.key_data(key), axis=1))
+            row = jnp.argmax(jnp.all(table == jax.random.key_data(key)[None], axis=1))
             return reference.unflatten(flat_noise[row], shapes)
 
         monkeypatch.setattr("bbinn_jax.relaxation.logistic_noise", recorded_noise)

@@ -12,6 +12,7 @@ from experiments.common import data
 from experiments.common.networks import MLP
 from experiments.uncertainty import __main__ as uncertainty
 from experiments.uncertainty import foreign
+from tests.commands import read_results
 
 SHORT = ["--preset", "digits", "--epochs", "2", "--seeds", "2", "--ensemble", "2", "--eval-images", "100"]
 PREDICTORS = ["STE", "STE, 2 networks", "BayesBiNN, mode", *(f"BayesBiNN, mean of {n}" for n in (1, 5, 10, 30, 100))]
@@ -25,7 +26,7 @@ def compared(tmp_path_factory):
 
 def test_every_predictor_has_every_score(compared):
     results, out = compared
-    assert json.loads((out / "results.json").read_text()) == results
+    assert read_results(out) == results
     names = {name.split(": ")[0] for name in results if ": " in name}
     assert names == set(PREDICTORS)
     scores = ["accuracy", "nll", "brier", "ece", "ece_equal_mass", "nll_scaled", "ece_scaled", "risk_coverage_area"]
@@ -72,7 +73,7 @@ def test_kept_network_has_the_accuracy_of_its_run(compared):
         folder = out / "networks" / name
         network = uncertainty.load(folder / "network-1.safetensors", dataset)
         p = bb.mode_predictive(network.apply_fn, network.natural, dataset.test.images).probabilities
-        expected = json.loads((folder / "results.json").read_text())
+        expected = read_results(folder)
         np.testing.assert_allclose(bb.metrics.accuracy(p, dataset.test.labels), expected["test_accuracy_mode"])
         nll = bb.metrics.negative_log_likelihood(p, dataset.test.labels)
         np.testing.assert_allclose(nll, expected["test_nll_mode"], rtol=1e-4)
@@ -86,7 +87,7 @@ def test_file_alone_has_the_accuracy_of_its_run(compared):
     model = MLP(tuple(kept.config["hidden"]), 10, output_scale=kept.config["output_scale"])
     variables = {"params": bb.combine(bb.mode(kept.natural), kept.real), "batch_stats": kept.batch_stats}
     p = jax.nn.softmax(model.apply(variables, dataset.test.images, train=False))
-    expected = json.loads((folder / "results.json").read_text())
+    expected = read_results(folder)
     np.testing.assert_allclose(bb.metrics.accuracy(p, dataset.test.labels), expected["test_accuracy_mode"])
     nll = bb.metrics.negative_log_likelihood(p, dataset.test.labels)
     np.testing.assert_allclose(nll, expected["test_nll_mode"], rtol=1e-3)

@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import bbinn_jax as bb
-from bbinn_jax._mapping import over_leading_axis
 from experiments.common import console, data, devices, methods, networks, prediction, runs, training
 from experiments.common.config import of_flat
 from experiments.common.images import Config, Settings
@@ -157,7 +156,7 @@ def predict(config: Config, prepared: Prepared, states: training.State, keys: ja
 
     def of_seeds(dataset: data.Dataset, *of_seeds: Any) -> Any:
         of_seed = partial(prediction.predict, prepared.problem, eval_samples(config) or 1, dataset)
-        return over_leading_axis(of_seed)(*of_seeds)
+        return bb.over_leading_axis(of_seed)(*of_seeds)
 
     return jax.jit(of_seeds)(prepared.dataset, states, keys, prepared.split)
 
@@ -236,7 +235,7 @@ def train(
 
 def _evaluate(config: Config, problem: training.Problem, dataset: data.Dataset, *of_seeds: Any) -> dict[str, Any]:
     temperature = config.method.noise.temperature if isinstance(config.method, methods.Posterior) else 1.0
-    return over_leading_axis(partial(prediction.evaluate_epoch, problem, temperature, dataset))(*of_seeds)
+    return bb.over_leading_axis(partial(prediction.evaluate_epoch, problem, temperature, dataset))(*of_seeds)
 
 
 def finished(config: Config, results: dict[str, Any], out: Path) -> bool:

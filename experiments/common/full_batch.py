@@ -109,7 +109,7 @@ def train(
         params, state = carry
         value, grads = jax.value_and_grad(loss)(params, jax.random.fold_in(key, t))
         updates, state = optimizer.update(grads, state, params)
-        return (optax.apply_updates(params, updates), state), (value, bb.entropy_bits_per_weight(params))
+        return (optax.apply_updates(params, updates), state), (value, bb.diagnostics.entropy_bits_per_weight(params))
 
     start = (params, optimizer.init(params))
     (trained, _), (losses, entropy) = jax.lax.scan(step, start, jnp.arange(num_steps))
@@ -192,7 +192,7 @@ def run(
         "steps": settings.steps,
         **seconds,
         "train_loss": float(posterior.loss[-1]),
-        "posterior_entropy_bits_per_weight": float(bb.entropy_bits_per_weight(posterior.params)),
+        "posterior_entropy_bits_per_weight": float(bb.diagnostics.entropy_bits_per_weight(posterior.params)),
         "saturated_share": float(bb.diagnostics.saturated_share(posterior.params)),
         "flipped_since_start": float(posterior.flipped),
         "num_binary_weights": sum(x.size for x in jax.tree.leaves(posterior.params)),
@@ -239,9 +239,7 @@ def write_metrics(folder: Path, posterior: Fit, ste: Fit, every: int = 100) -> N
     )
 
 
-def load_network(
-    path: str | Path, make: Callable[[networks.TanhMLP, bb.Posterior], prediction.ApplyFn]
-) -> prediction.Network:
+def load_network(path: str | Path, make: Callable[[networks.TanhMLP, bb.Posterior], bb.ApplyFn]) -> prediction.Network:
     """A network that `run` has kept; ``make(model, posterior)`` gives its ``apply_fn(weights, inputs)``.
 
     Raises:

@@ -9,11 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import bbinn_jax as bb
-from bbinn_jax._checks import path_name
 from experiments.common.data import Dataset, Index
 from experiments.common.training import Method, Problem, State
 
-ApplyFn = Callable[[Any, jax.Array], jax.Array]
 SCORES = {
     "accuracy": bb.metrics.accuracy,
     "nll": bb.metrics.negative_log_likelihood,
@@ -35,7 +33,7 @@ class Network(NamedTuple):
     """
 
     posterior: bb.Posterior
-    apply_fn: ApplyFn
+    apply_fn: bb.ApplyFn
     preprocess: Callable[[Any], jax.Array]
     held_back: Any = None
 
@@ -51,7 +49,7 @@ def kept_state(kept: bb.Posterior) -> State:
     return State((kept.natural, kept.real), None, kept.batch_stats or {}, jnp.zeros((), jnp.int32))
 
 
-def network(model: nn.Module, state: State, reference: jax.Array, batch_size: int = 1000) -> ApplyFn:
+def network(model: nn.Module, state: State, reference: jax.Array, batch_size: int = 1000) -> bb.ApplyFn:
     """The network in prediction, a function ``apply_fn(weights, images)``.
 
     Args:
@@ -123,7 +121,7 @@ def part(tree: Any, index: Any) -> Any:
     return jax.tree.map(lambda x: x[index], tree)
 
 
-def predict_mode(method: Method, apply_fn: ApplyFn, state: State, images: jax.Array) -> bb.Prediction:
+def predict_mode(method: Method, apply_fn: bb.ApplyFn, state: State, images: jax.Array) -> bb.Prediction:
     """The prediction of the network that is shipped."""
     weights = shipped(method, state)
     return bb.mode_predictive(lambda _, images: apply_fn(weights, images), weights, images)
@@ -165,16 +163,17 @@ def evaluate_epoch(
     if not method.is_posterior:
         return values
     kl = bb.bernoulli.kl_divergence(natural, 0.0)
+    entropies = {
+        jax.tree_util.keystr(path, simple=True, separator="/"): bb.diagnostics.entropy_bits_per_weight(leaf)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(natural)
+    }
     return values | {
-        "posterior_entropy_bits_per_weight": bb.entropy_bits_per_weight(natural),
+        "posterior_entropy_bits_per_weight": bb.diagnostics.entropy_bits_per_weight(natural),
         "saturated_share": bb.diagnostics.saturated_share(natural),
         "frozen_share": bb.diagnostics.frozen_share(natural, temperature=temperature),
         "kl_nats": kl,
         "kl_bits": kl / jnp.log(2),
-        **{
-            f"entropy_bits_per_weight/{path_name(path)}": value
-            for path, value in jax.tree_util.tree_leaves_with_path(jax.tree.map(bb.entropy_bits_per_weight, natural))
-        },
+        **{f"entropy_bits_per_weight/{name}": value for name, value in entropies.items()},
     }
 
 

@@ -22,7 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 
 import bbinn_jax as bb
-from bbinn_jax._checks import path_name
 from experiments.common import checkpoints, console, devices, reading
 from experiments.common.config import flat
 from experiments.common.endings import printable, user_errors
@@ -250,7 +249,7 @@ def stop_if_not_finite(finite: Finite, first_seed: int, step: Any, epoch: int, f
             for i in np.flatnonzero(~np.asarray(is_finite)):
                 checkpoint = checkpoints.latest(folder)
                 kept = f"{folder}/checkpoints/{checkpoint} is kept" if checkpoint else "there is no checkpoint yet"
-                name = f"the {what} {path_name(path)}".rstrip()
+                name = f"the {what} {jax.tree_util.keystr(path, simple=True, separator='/')}".rstrip()
                 where = f"in step {step} (epoch {epoch}, seed {first_seed + i})"
                 raise SystemExit(printable(f"error: {name} is not finite {where}; {kept}"))
 

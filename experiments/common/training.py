@@ -15,7 +15,6 @@ import jax.numpy as jnp
 import optax
 
 import bbinn_jax as bb
-from bbinn_jax._mapping import over_leading_axis
 from experiments.common import devices
 from experiments.common.data import Split
 
@@ -160,7 +159,7 @@ def train_epoch(
 
     def body(carry):
         i, states, totals, _ = carry
-        states, metrics, finite = over_leading_axis(step)(states, step_keys, orders[:, i])
+        states, metrics, finite = bb.over_leading_axis(step)(states, step_keys, orders[:, i])
         return i + 1, states, jax.tree.map(jnp.add, totals, metrics), finite
 
     step_keys, orders = jax.vmap(shuffle)(states, keys, index)

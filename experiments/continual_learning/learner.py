@@ -68,7 +68,7 @@ def make_network(config: Config, dataset: data.Dataset) -> networks.Network:
     return networks.Network(dataclasses.replace(config.network, norm=norm), dataset.num_classes)
 
 
-def load_network(path: str | Path, task: int) -> tuple[bb.Posterior, prediction.ApplyFn, data.Split]:
+def load_network(path: str | Path, task: int) -> tuple[bb.Posterior, bb.ApplyFn, data.Split]:
     """A network that a run has kept, as it was tested on one of the run's tasks.
 
     Args:

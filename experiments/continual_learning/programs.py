@@ -12,7 +12,6 @@ import jax
 import jax.numpy as jnp
 
 import bbinn_jax as bb
-from bbinn_jax._mapping import over_leading_axis
 from experiments.common import classifier, data, prediction, training
 from experiments.continual_learning import tasks
 from experiments.continual_learning.presets import Config
@@ -62,11 +61,11 @@ def compile_programs(
     train_keys, test_keys = keys
 
     def train(images: data.Split, keys: jax.Array, count: Any, states: training.State, task: tasks.Task) -> Any:
-        return over_leading_axis(partial(tasks.train, problem, images, count))(states, keys, task)
+        return bb.over_leading_axis(partial(tasks.train, problem, images, count))(states, keys, task)
 
     def test(predictors: Any, dataset: data.Dataset, keys: jax.Array, count: Any, learned: tasks.Learned) -> Any:
         network_of = partial(make_apply_fn, config, problem.model, dataset.train.images)
-        return over_leading_axis(partial(tasks.evaluate, predictors, network_of, dataset.test, count))(learned, keys)
+        return bb.over_leading_axis(partial(tasks.evaluate, predictors, network_of, dataset.test, count))(learned, keys)
 
     def predict_mode(apply_fn: Any, state: training.State, key: jax.Array, images: jax.Array) -> bb.Prediction:
         return prediction.predict_mode(method, apply_fn, state, images)
@@ -81,12 +80,12 @@ def compile_programs(
     task = tasks.Task(learned.orders[:, 0], natural)
     test_all = _compiled(partial(test, predictors), of_test, one, learned)
     return Programs(
-        start=_compiled(over_leading_axis(partial(tasks.start, method)), (), states),
+        start=_compiled(bb.over_leading_axis(partial(tasks.start, method)), (), states),
         train=_compiled(train, of_train, one, states, task),
         keep=_compiled(tasks.keep, (), learned.statistics, one, states.batch_stats),
         test=test_all,
         test_within=test_all if most == fewer else _compiled(partial(test, within), of_test, one, learned),
-        describe=_compiled(over_leading_axis(partial(describe, method.is_posterior)), (), states, natural),
+        describe=_compiled(bb.over_leading_axis(partial(describe, method.is_posterior)), (), states, natural),
     )
 
 
@@ -104,9 +103,7 @@ def _compiled(function: Callable[..., Any], always: tuple[Any, ...], *arguments:
     return partial(jax.jit(function).lower(*always, *arguments).compile(), *always)
 
 
-def make_apply_fn(
-    config: Config, model: nn.Module, images: jax.Array, learned: tasks.Learned, task: Any
-) -> prediction.ApplyFn:
+def make_apply_fn(config: Config, model: nn.Module, images: jax.Array, learned: tasks.Learned, task: Any) -> bb.ApplyFn:
     """The network in prediction on a task.
 
     Args:
@@ -131,7 +128,7 @@ def describe(is_posterior: bool, state: training.State, before: Any) -> dict[str
     probabilities = jnp.concatenate([jax.nn.sigmoid(2 * x).ravel() for x in jax.tree.leaves(natural)])
     counts, _ = jnp.histogram(probabilities, HISTOGRAM_BINS, (0.0, 1.0))
     return values | {
-        "posterior_entropy_bits_per_weight": bb.entropy_bits_per_weight(natural),
+        "posterior_entropy_bits_per_weight": bb.diagnostics.entropy_bits_per_weight(natural),
         "certain_share": bb.diagnostics.saturated_share(natural),
         "weight_probability_histogram": counts / probabilities.size,
     }

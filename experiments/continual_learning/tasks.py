@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 import bbinn_jax as bb
-from experiments.common import prediction, training
+from experiments.common import training
 from experiments.common.data import Split
 
 SCORES = {"accuracy": bb.metrics.accuracy, "nll": bb.metrics.negative_log_likelihood}
@@ -117,7 +117,7 @@ def keep(statistics: Any, task: jax.Array, now: Any) -> Any:
 
 def evaluate(
     predictors: dict[str, Callable[..., bb.Prediction]],
-    network_of: Callable[..., prediction.ApplyFn],
+    network_of: Callable[..., bb.ApplyFn],
     test: Split,
     num_tasks: jax.Array,
     learned: Learned,

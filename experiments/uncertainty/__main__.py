@@ -105,7 +105,7 @@ def run(config: Config, dataset: data.Dataset, foreign: dict[str, jax.Array], ou
         answers = ask(ste, bayesbinn, images, jax.random.key(seed))
         labels = test.labels, held_back.labels[: config.eval_images]
         rows.append({name: scores(answer, labels, list(foreign)) for name, answer in answers.items()})
-        entropies.append(float(bb.entropy_bits_per_weight(bayesbinn.natural)))
+        entropies.append(float(bb.diagnostics.entropy_bits_per_weight(bayesbinn.natural)))
         shown = shown or answers
     results: dict[str, Any] = {
         "experiment": EXPERIMENT,
@@ -157,7 +157,7 @@ def train_networks(config: Config, seed: int, out: Path) -> dict[str, list[Path]
 class Loaded(NamedTuple):
     """A trained network: what predicts, its natural parameters, and the images that it held back."""
 
-    apply_fn: prediction.ApplyFn
+    apply_fn: bb.ApplyFn
     natural: Any
     held_back: data.Split
 
@@ -205,7 +205,7 @@ def average(predictions: list[bb.Prediction]) -> bb.Prediction:
     """The prediction of an ensemble: the mean of its members' probabilities, and what they disagree on."""
     probabilities = jnp.mean(jnp.stack([p.probabilities for p in predictions]), axis=0)
     expected_entropy = jnp.mean(jnp.stack([p.expected_entropy for p in predictions]), axis=0)
-    return bb.predictive.mixture(probabilities, expected_entropy)
+    return bb.mixture_prediction(probabilities, expected_entropy)
 
 
 def scores(answers: Answers, labels: tuple[jax.Array, jax.Array], foreign: list[str]) -> dict[str, float]:
