@@ -24,9 +24,9 @@ import numpy as np
 import optax
 
 import bbinn_jax as bb
+from bbinn_jax import ApplyFn
 from experiments.common import command, console, full_batch, networks, runs
 from experiments.common.config import check_ranges
-from experiments.common.prediction import ApplyFn
 from experiments.regression import figure
 from experiments.regression.data import Data, generate, read, standardised
 from experiments.regression.model import normalised
