@@ -4,6 +4,7 @@ from bbinn_jax import bernoulli as bernoulli
 from bbinn_jax import calibration as calibration
 from bbinn_jax import diagnostics as diagnostics
 from bbinn_jax import metrics as metrics
+from bbinn_jax import nnx as nnx
 from bbinn_jax.batch_norm import recalibrate_batch_norm as recalibrate_batch_norm
 from bbinn_jax.bayesbinn import add_prior as add_prior
 from bbinn_jax.bayesbinn import bayesbinn as bayesbinn
