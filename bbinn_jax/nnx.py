@@ -30,7 +30,8 @@ from flax import nnx
 
 from bbinn_jax import bernoulli, objective
 from bbinn_jax._affine import affine
-from bbinn_jax._checks import PyTree, path_name
+from bbinn_jax._boxes import named_leaves
+from bbinn_jax._checks import PyTree
 from bbinn_jax._convolution import convolution
 from bbinn_jax.linen import natural_initializer
 from bbinn_jax.objective import _checked_loss as checked_loss
@@ -264,7 +265,7 @@ def add_noise(model: Any, variance: PyTree, key: jax.Array) -> None:
     Source: arXiv 1506.02557, section 2.2.
     """
     layers = [(path, node) for path, node in nnx.iter_graph(model) if isinstance(node, BinaryLinear | BinaryConv)]
-    given = {path_name(path).removesuffix("/value"): x for path, x in jax.tree_util.tree_leaves_with_path(variance)}
+    given = {name: x for name, _, x in named_leaves(variance)}
     for (path, layer), layer_key in zip(layers, jax.random.split(key, max(len(layers), 1)), strict=False):
         for name in ("binary_kernel", "bias"):
             param, of_param = getattr(layer, name), "/".join(map(str, (*path, name)))
