@@ -748,7 +748,7 @@ def test_ordinary_layers_train_by_noise_of_weights_under_a_rule(name):
         return optax.softmax_cross_entropy_with_integer_labels(logits, Y).mean()
 
     value_and_grad = jax.value_and_grad(bb.expected_loss(loss, temperature=0.5, num_samples=2), argnums=(0, 2))
-    rule = bb.bayesbinn(1e-2, 16, kl_weight=0.1)
+    rule = bb.bayesbinn(3e-2, 16, kl_weight=0.01)
     tx = optax.partition({"binary": rule, "real": optax.adam(1e-2)}, ("binary", "real"))
 
     @jax.jit
