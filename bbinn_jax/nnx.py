@@ -421,8 +421,8 @@ def as_function(model: Any) -> tuple[Callable[..., Any], PyTree]:
         model: whose binary weights are natural parameters, in the mode in which it predicts (``model.eval()``).
 
     Returns:
-        ``network(weights, *args)``, which is model(*args) with other binary weights and changes nothing, and
-        the state of its natural parameters.
+        ``network(weights, *args)``, which is model(*args) with other binary weights, and the state of its natural
+        parameters. Both are of the model as it is now: they change neither it nor with it.
 
     Raises:
         ValueError: a model without a `BinaryParam`.
@@ -434,7 +434,7 @@ def as_function(model: Any) -> tuple[Callable[..., Any], PyTree]:
     >>> p.probabilities.shape
     (5, 3)
     """
-    graphdef, natural, rest = _split(model)
+    graphdef, natural, rest = jax.tree.map(lambda x: x, _split(model))  # states share the model's own variables
 
     def network(weights: PyTree, *args: Any, **kwargs: Any) -> Any:
         return nnx.merge(graphdef, weights, rest, copy=True)(*args, **kwargs)

@@ -515,6 +515,21 @@ def test_prior_is_a_state_at_construction_or_in_update(given, num_steps):
         assert_close(tree, expected)
 
 
+def test_what_is_taken_from_a_model_does_not_change_with_it():
+    """Though a state shares its variables."""
+    model = Network()
+    network, natural = bb.nnx.as_function(model)
+    shipped, logits = bb.nnx.mode(model), network(natural, X)
+    rule = bb.bayesbinn(1.0, 16, prior_natural=nnx.state(model, bb.nnx.BinaryParam))
+    before = nnx.to_pure_dict(nnx.state(nnx.clone(model), bb.nnx.BinaryParam))
+    optimizer = nnx.Optimizer(model, rule, wrt=bb.nnx.BinaryParam)
+    nnx.update(model, jax.tree.map(lambda x: x + 1, nnx.state(model)))
+    np.testing.assert_array_equal(network(natural, X), logits)
+    np.testing.assert_array_equal(network(bb.mode(natural), X), shipped(X))
+    optimizer.update(model, jax.tree.map(jnp.zeros_like, nnx.state(model, bb.nnx.BinaryParam)))
+    assert_close(nnx.to_pure_dict(nnx.state(model, bb.nnx.BinaryParam)), before)
+
+
 def test_prior_of_another_model_is_refused():
     model = Network()
     other = nnx.state(bb.nnx.BinaryLinear(6, 8, rngs=nnx.Rngs(0)))
@@ -658,9 +673,9 @@ def check_mesh():
     for noise in LOSSES:
         expected, *numbers = trained(noise, START, jnp.asarray(X))
         with jax.set_mesh(mesh):
-            x = jax.device_put(X, jax.NamedSharding(mesh, jax.P("data")))
+            x = jax.device_put(X, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("data")))
             actual, *divided = trained(noise, nnx.with_partitioning(START, (None, "model")), x)
-        assert actual.hidden.binary_kernel[...].sharding.spec == jax.P(None, "model")
+        assert actual.hidden.binary_kernel[...].sharding.spec == jax.sharding.PartitionSpec(None, "model")
         assert math.prod(actual.hidden.binary_kernel[...].sharding.shard_shape((6, 8))) == 24
         assert_close(
             [nnx.to_pure_dict(nnx.state(actual)), divided], [nnx.to_pure_dict(nnx.state(expected)), numbers], 1e-4, 1e-4
