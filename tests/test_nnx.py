@@ -195,8 +195,9 @@ def test_rules_do_not_see_boxes():
 
 
 def test_diff_state_differentiates_the_binary_parameters_alone():
-    grads = nnx.grad(LOSSES["activations"], argnums=nnx.DiffState(0, bb.nnx.BinaryParam))(Network(), KEY, X, Y)
-    everything = nnx.grad(LOSSES["activations"])(Network(), KEY, X, Y)
+    of_binary = nnx.grad(LOSSES["activations"], argnums=nnx.DiffState(0, bb.nnx.BinaryParam))
+    grads = nnx.jit(of_binary)(Network(), KEY, X, Y)
+    everything = nnx.jit(nnx.grad(LOSSES["activations"]))(Network(), KEY, X, Y)
     assert names(grads) == ["hidden/binary_kernel", "logits/binary_kernel"]
     assert_close(grads, nnx.split_state(everything, bb.nnx.BinaryParam, ...)[0])
 
@@ -227,7 +228,9 @@ def test_losses_of_models_are_those_of_states(noise):
     model = Network()
     value, grads = nnx.jit(nnx.value_and_grad(LOSSES[noise]))(model, KEY, X, Y)
     _, natural, real = nnx.split(Network(), bb.nnx.BinaryParam, ...)
-    expected, halves = jax.value_and_grad(functional, argnums=(1, 2))(noise, natural, real, KEY)
+    expected, halves = jax.jit(jax.value_and_grad(functional, argnums=(1, 2)), static_argnums=0)(
+        noise, natural, real, KEY
+    )
     np.testing.assert_allclose(value, expected, rtol=1e-6)
     assert_close(nnx.split_state(nnx.state(grads), bb.nnx.BinaryParam, ...), halves)
     chex.assert_trees_all_equal(nnx.state(model), nnx.state(Network()))  # nothing is changed
