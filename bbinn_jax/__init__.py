@@ -10,6 +10,7 @@ from bbinn_jax import calibration as calibration
 from bbinn_jax import diagnostics as diagnostics
 from bbinn_jax import linen as linen
 from bbinn_jax import metrics as metrics
+from bbinn_jax import nnx as nnx
 from bbinn_jax._mapping import over_leading_axis as over_leading_axis
 from bbinn_jax.batch_norm import recalibrate_batch_norm as recalibrate_batch_norm
 from bbinn_jax.bayesbinn import add_prior as add_prior

@@ -8,6 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from flax import nnx
+
+from bbinn_jax._boxes import named_leaves
 
 PyTree = Any
 
@@ -132,9 +135,19 @@ def check_same_tree(name: str, tree: PyTree, reference_name: str, reference: PyT
 
 
 def tree_like(name: str, value: PyTree, reference_name: str, reference: PyTree) -> PyTree:
-    """Value as a tree like reference: a scalar goes to every leaf, a tree must match."""
+    """Value as a tree like reference: a scalar goes to every leaf, a tree must match.
+
+    Of a state of NNX the leaves are taken by name: `nnx.Optimizer` takes the variables off the parameters, and a
+    filter leaves out what the other half of them has.
+    """
     if jax.tree_util.all_leaves([value]) and jnp.ndim(value) == 0:
         return jax.tree.map(lambda _: value, reference)
+    if isinstance(value, nnx.State):
+        given = {leaf_name: leaf for leaf_name, _, leaf in named_leaves(value)}
+        wanted = named_leaves(reference, is_masked)
+        if all(leaf_name in given for leaf_name, _, leaf in wanted if not is_masked(leaf)):
+            leaves = [given.get(leaf_name, leaf) for leaf_name, _, leaf in wanted]
+            value = jax.tree.unflatten(jax.tree.structure(reference, is_leaf=is_masked), leaves)
     check_same_tree(name, value, reference_name, reference)
     return value
 

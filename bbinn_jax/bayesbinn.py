@@ -93,7 +93,7 @@ def add_prior(kl_weight: float = 1.0, prior_natural: PyTree = 0.0) -> optax.Grad
     [ 0.5 -1. ]
     """
     kl_weight = check_non_negative("kl_weight", kl_weight)
-    default_prior_natural = prior_natural
+    default_prior_natural = jax.tree.map(lambda x0: x0, prior_natural)  # a state of NNX changes with its model
 
     def leaf_update(g: jax.Array, x: jax.Array, x0: jax.typing.ArrayLike) -> jax.Array:
         if is_masked(g):

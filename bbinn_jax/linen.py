@@ -40,8 +40,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from bbinn_jax._affine import affine
 from bbinn_jax._convolution import convolution
-from bbinn_jax._dtypes import at_least_float32
 from bbinn_jax.bayesbinn import init_natural
 
 
@@ -152,25 +152,12 @@ def _affine(
     kernel: jax.Array,
 ) -> jax.Array:
     """The product of inputs and kernel, plus the bias, plus noise if the layer is given variances."""
-    y = product(x, kernel)
-    if layer.use_bias:
-        y += _row(layer.param("bias", nn.initializers.zeros, (layer.features,)), y)
+    bias = layer.param("bias", nn.initializers.zeros, (layer.features,)) if layer.use_bias else None
     variances = _variances(layer)
     if variances is None:
-        return y
-    wide = at_least_float32(y.dtype)  # in float16 a sum of squares is soon infinite
-    power = product(x.astype(wide) ** 2, variances["binary_kernel"].astype(wide))
-    if "bias" in variances:
-        power += _row(variances["bias"], power)
-    # 0 where there is next to no variance, as in a unit whose weights are all but certain: the derivative of the
-    # root is infinite at 0, and much smaller bounds have let it push such weights about (permuted MNIST unlearned).
-    std = jnp.where(power > 1e-6, jnp.sqrt(jnp.maximum(power, 1e-6)), 0).astype(y.dtype)
-    return y + std * jax.random.normal(layer.make_rng("weight_noise"), y.shape, y.dtype)
-
-
-def _row(x: jax.Array, like: jax.Array) -> jax.Array:
-    """[features] with as many axes as ``like`` and of its dtype: nothing is left to promotion."""
-    return jax.lax.expand_dims(x.astype(like.dtype), range(like.ndim - 1))
+        return affine(product, x, kernel, bias)
+    noise_key = layer.make_rng("weight_noise")
+    return affine(product, x, kernel, bias, variances["binary_kernel"], variances.get("bias"), noise_key)
 
 
 def _variances(layer: BinaryDense | BinaryConv) -> dict[str, jax.Array] | None:

@@ -2,7 +2,8 @@ r"""Which leaves of a parameter tree are binary and which are real.
 
 A leaf's path decides, so that it can be seen in any printed tree: by default
 the leaves named ``binary_kernel``, which is what `BinaryDense` and `BinaryConv`
-call their weights, are binary and all others are real. Rules replace the default.
+call their weights, are binary and all others are real; so is what an `nnx.BinaryParam`
+holds, whatever its name. Rules replace the default.
 
     natural, real = partition(params)                    # differentiate and update them as a pair
     params = combine(sample(key, natural), real)         # what the network sees
@@ -18,7 +19,9 @@ import jax
 import jax.numpy as jnp  # noqa: F401 (of the examples)
 import numpy as np
 
+from bbinn_jax._boxes import named_leaves
 from bbinn_jax._checks import PyTree, check_floating, path_name
+from bbinn_jax.nnx import BinaryParam
 
 _DEFAULT_RULES = {r"binary_kernel": "binary"}
 
@@ -32,8 +35,9 @@ def partition(params: PyTree, rules: Mapping[str, str] | None = None) -> tuple[P
         rules: maps a regular expression to ``"binary"`` or ``"real"``. The first
             one found (`re.search`) in a leaf's path, as in
             ``BinaryDense_0/binary_kernel``, decides; a leaf that none is found
-            in is real. ``{"": "binary"}`` makes all leaves binary. Default:
-            ``{"binary_kernel": "binary"}``.
+            in is real. ``{"": "binary"}`` makes all leaves binary. (The boxes that Flax has around
+            arrays, `nnx.Variable` and `nn.Partitioned`, are no part of the path.) Default:
+            ``{"binary_kernel": "binary"}``, and in a state of NNX each `nnx.BinaryParam` as well.
 
     Returns:
         ``(natural, real)``, both with the tree of params and ``None`` where the
@@ -52,7 +56,8 @@ def partition(params: PyTree, rules: Mapping[str, str] | None = None) -> tuple[P
     rules = _DEFAULT_RULES if rules is None else rules
     if not isinstance(rules, Mapping):
         raise TypeError(f"rules must map expressions to 'binary' or 'real', got {rules!r}")
-    paths = [path_name(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)]
+    leaves = named_leaves(params)
+    paths = [path for path, _, _ in leaves]
     for pattern, label in rules.items():
         if not isinstance(pattern, str):
             raise TypeError(f"rules must have regular expressions of type str, got {pattern!r}")
@@ -63,20 +68,26 @@ def partition(params: PyTree, rules: Mapping[str, str] | None = None) -> tuple[P
         except re.error as error:
             raise ValueError(f"rules must have regular expressions, got {pattern!r}: {error}") from None
 
-    decided_by = {path: next((pattern for pattern in rules if re.search(pattern, path)), None) for path in paths}
+    def decision(path: str, box: Any) -> str | None:
+        if rules is _DEFAULT_RULES and box is not None and issubclass(box, BinaryParam):
+            return "binary_kernel"
+        return next((pattern for pattern in rules if re.search(pattern, path)), None)
+
+    decided_by = [decision(path, box) for path, box, _ in leaves]
     for pattern in rules:
-        if pattern not in decided_by.values() and rules is _DEFAULT_RULES:
+        if pattern not in decided_by and rules is _DEFAULT_RULES:
             raise ValueError(
                 "params must have a binary leaf, as BinaryDense and BinaryConv have (binary_kernel); other leaves "
                 f'become binary by rules, as {{"kernel": "binary"}}; got leaves {paths}'
             )
-        if pattern not in decided_by.values():
+        if pattern not in decided_by:
             raise ValueError(f"rules must each decide a leaf that none before decides, got {pattern!r}, leaves {paths}")
 
-    labels = {path: "real" if pattern is None else rules[pattern] for path, pattern in decided_by.items()}
+    labels = ["real" if pattern is None else rules[pattern] for pattern in decided_by]
 
     def select(kind: str) -> PyTree:
-        return jax.tree_util.tree_map_with_path(lambda path, x: x if labels[path_name(path)] == kind else None, params)
+        kept = [leaf if label == kind else None for label, (_, _, leaf) in zip(labels, leaves, strict=True)]
+        return jax.tree.unflatten(jax.tree.structure(params), kept)
 
     natural, real = select("binary"), select("real")
     check_floating("params", natural)
@@ -137,19 +148,19 @@ def partition_table(natural: PyTree, real: PyTree, batch_stats: PyTree = None) -
     total                      binary  60,000  240.00 kB  7.50 kB
                                real         1        4 B      4 B
     """
-    binary_paths = {path for path, _ in jax.tree_util.tree_leaves_with_path(natural)}
+    binary_names = {name for name, _, _ in named_leaves(natural)}
     rows = [("leaf", "shape", "kind", "count", "float32", "packed")]
     totals = {"binary": 0, "real": 0} | ({"statistics": 0} if jax.tree.leaves(batch_stats) else {})
 
     def sizes(count: int, kind: str) -> tuple[str, str, str]:
         return f"{count:,}", _bytes(4 * count), _bytes(-(-count // 8) if kind == "binary" else 4 * count)
 
-    params, statistics = map(jax.tree_util.tree_leaves_with_path, (combine(natural, real), batch_stats))
-    of_params = [("binary" if path in binary_paths else "real", path, leaf) for path, leaf in params]
-    for kind, path, leaf in [*of_params, *(("statistics", *pair) for pair in statistics)]:
+    params, statistics = named_leaves(combine(natural, real)), named_leaves(batch_stats)
+    of_params = [("binary" if name in binary_names else "real", name, leaf) for name, _, leaf in params]
+    for kind, name, leaf in [*of_params, *(("statistics", name, leaf) for name, _, leaf in statistics)]:
         shape = np.shape(leaf)  # of NumPy: jax.numpy has none for a jax.ShapeDtypeStruct
         totals[kind] += math.prod(shape)
-        rows.append((path_name(path), str(shape), kind, *sizes(math.prod(shape), kind)))
+        rows.append((name, str(shape), kind, *sizes(math.prod(shape), kind)))
     for kind, count in totals.items():
         rows.append(("total" if kind == "binary" else "", "", kind, *sizes(count, kind)))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[1]
 # A name is public in one place. Some have a second one, at the top, where most programs look for them.
 PUBLIC = {
     "bbinn_jax": """
-        bernoulli calibration diagnostics linen metrics
+        bernoulli calibration diagnostics linen metrics nnx
         ApplyFn BimuState BopState GaussianPrediction PmfState Posterior Prediction
         add_prior bayesbinn bernoulli_predictive bimu bop combine expected_loss gaussian_predictive init_natural
         load_posterior logit_average_predictive mixture_prediction mode_predictive moment_loss over_leading_axis
@@ -38,6 +38,9 @@ PUBLIC = {
         gaussian_negative_log_likelihood interval_coverage negative_log_likelihood per_class_accuracy reliability_curve
         risk_coverage root_mean_square_error
     """,
+    "bbinn_jax.nnx": """
+        BinaryConv BinaryLinear BinaryParam Moments add_noise as_function expected_loss labels mode moment_loss
+    """,
 }
 PUBLIC = {module: set(names.split()) for module, names in PUBLIC.items()}
 AT_THE_TOP_TOO = {
@@ -54,7 +57,7 @@ PARAMETERS = set(
     likelihood_weight max_step memory_window gamma threshold beta optimizer rules
     loss_fn apply_fn update_fn function has_aux inputs batches batch_stats
     probabilities labels expected_entropy num_bins equal_mass positives negatives recall uncertainty correct
-    mean std targets level output_temperature prior_std certainty path posterior like
+    mean std targets level output_temperature prior_std certainty path posterior like model variance
     """.split()
 )
 # They take the function and the posterior before the key, as the functions that `expected_loss` returns do.

@@ -23,8 +23,9 @@ import numpy as np
 import optax
 
 import bbinn_jax as bb
-from bbinn_jax import ApplyFn, part
+from bbinn_jax import ApplyFn
 from experiments.common import command, console, full_batch, networks, runs
+from experiments.common.prediction import part
 from experiments.two_moons import figure
 from experiments.two_moons.data import FAR, Data, moons, plane_around
 from experiments.two_moons.model import logits

@@ -1,0 +1,51 @@
+"""What a layer of either of Flax's languages computes, once it has its parameters."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from bbinn_jax._dtypes import at_least_float32
+
+
+def affine(
+    product: Callable[[jax.Array, jax.Array], jax.Array],
+    x: jax.Array,
+    kernel: jax.Array,
+    bias: jax.Array | None = None,
+    kernel_variance: jax.Array | None = None,
+    bias_variance: jax.Array | None = None,
+    noise_key: jax.Array | None = None,
+) -> jax.Array:
+    """``y = x W + b``, and noise ``sqrt(x^2 F) xi`` where the weights have a variance F.
+
+    Args:
+        product: ``product(x, W)``, linear in both: of matrices, or a convolution.
+        x: inputs, of the dtype of the computation.
+        kernel: W, of the same dtype.
+        bias: [features], or None.
+        kernel_variance, bias_variance: F of the weights and of the biases, shaped like them, or None.
+        noise_key: a `jax.random` key of the noise xi ~ Normal(0, 1), where there is a kernel_variance.
+
+    >>> x, kernel = jnp.array([[3.0, 4.0]]), jnp.array([[1.0, -1.0], [1.0, 1.0]])
+    >>> print(affine(jnp.matmul, x, kernel, bias=jnp.array([0.0, 1.0])))
+    [[7. 2.]]
+    """
+    y = product(x, kernel)
+    if bias is not None:
+        y += _row(bias, y)
+    if kernel_variance is None or noise_key is None:
+        return y
+    wide = at_least_float32(y.dtype)  # in float16 a sum of squares is soon infinite
+    power = product(x.astype(wide) ** 2, kernel_variance.astype(wide))
+    if bias_variance is not None:
+        power += _row(bias_variance, power)
+    # 0 where there is next to no variance, as in a unit whose weights are all but certain: the derivative of the
+    # root is infinite at 0, and much smaller bounds have let it push such weights about (permuted MNIST unlearned).
+    std = jnp.where(power > 1e-6, jnp.sqrt(jnp.maximum(power, 1e-6)), 0).astype(y.dtype)
+    return y + std * jax.random.normal(noise_key, y.shape, y.dtype)
+
+
+def _row(x: jax.Array, like: jax.Array) -> jax.Array:
+    """[features] with as many axes as ``like`` and of its dtype: nothing is left to promotion."""
+    return jax.lax.expand_dims(x.astype(like.dtype), range(like.ndim - 1))
