@@ -165,3 +165,16 @@ def in_one_line(value: Any) -> str:
         return f"an integer of {value.bit_length()} bits"
     text = " ".join(repr(value).split())
     return text if len(text) <= 120 else f"{text[:117]}..."
+
+
+def checked_loss(loss_fn: Callable[..., Any], has_aux: bool, *args: Any) -> Any:
+    """What loss_fn returns; raises if it is no scalar, or with has_aux no pair."""
+    output = loss_fn(*args)
+    if has_aux and not (isinstance(output, tuple) and len(output) == 2):
+        raise TypeError(f"loss_fn must return a pair (loss, aux) with has_aux=True, got {type(output).__name__}")
+    loss = output[0] if has_aux else output
+    if not jax.tree_util.all_leaves([loss]):
+        raise TypeError(f"loss_fn must return a scalar, and a pair with has_aux=True, got {type(loss).__name__}")
+    if jnp.shape(loss) != ():
+        raise ValueError(f"loss_fn must return a scalar, got shape {jnp.shape(loss)}")
+    return output

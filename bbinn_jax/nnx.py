@@ -31,12 +31,11 @@ from flax import nnx
 from bbinn_jax import bernoulli, objective
 from bbinn_jax._affine import affine
 from bbinn_jax._boxes import named_leaves
-from bbinn_jax._checks import PyTree
+from bbinn_jax._checks import PyTree, checked_loss
 from bbinn_jax._convolution import convolution
 from bbinn_jax.linen import natural_initializer
-from bbinn_jax.objective import _checked_loss as checked_loss
 
-Model = TypeVar("Model")
+_Model = TypeVar("_Model")
 _NATURAL_INIT = natural_initializer()
 _EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -241,7 +240,7 @@ def _moments(param: Any) -> Any:
 # Losses --------------------------------------------------------------------------------------------------------------
 
 
-def add_noise(model: Any, variance: PyTree, key: jax.Array) -> None:
+def add_noise(key: jax.Array, model: Any, variance: PyTree) -> None:
     """Gives the weights of a model a variance, in place: its layers then add noise to their activations.
 
     ``y = x mu + sqrt(x^2 F) xi,   xi ~ Normal(0, 1)``, which has the mean and the variance of x w for w ~ q
@@ -250,17 +249,23 @@ def add_noise(model: Any, variance: PyTree, key: jax.Array) -> None:
     `bbinn_jax.objective` it is the second line of ``loss_fn(mean, variance, key, ...)``:
 
         model = nnx.merge(graphdef, mean, rest, copy=True)
-        bb.nnx.add_noise(model, variance, key)
+        bb.nnx.add_noise(key, model, variance)
 
     Args:
-        model: with means as its binary weights.
-        variance: the state of these weights, with their variances.
         key: a `jax.random` key; each layer has one of its own, and each of several that are stacked along
             leading axes, as `nnx.vmap` makes them for `nnx.scan`. A layer that is called twice has the same noise
             twice, as it has the same weights.
+        model: with means as its binary weights.
+        variance: the state of these weights, with their variances.
 
     Raises:
         ValueError: a `BinaryLinear` or `BinaryConv` without a variance, or one of another shape.
+
+    >>> model = BinaryLinear(100, 1, kernel_init=nn.initializers.zeros, rngs=nnx.Rngs(0))  # of fair coins
+    >>> variance = jax.tree.map(jnp.ones_like, nnx.state(model, BinaryParam))
+    >>> add_noise(jax.random.key(0), model, variance)
+    >>> print(jnp.std(model(jnp.ones((10**4, 100)))))  # of a sum of 100 of them
+    9.9
 
     Source: arXiv 1506.02557, section 2.2.
     """
@@ -269,9 +274,7 @@ def add_noise(model: Any, variance: PyTree, key: jax.Array) -> None:
     for (path, layer), layer_key in zip(layers, jax.random.split(key, max(len(layers), 1)), strict=False):
         for name in ("binary_kernel", "bias"):
             param, of_param = getattr(layer, name), "/".join(map(str, (*path, name)))
-            if (
-                param is None or _moments(param).variance is not None
-            ):  # it is shared, and another layer's turn was first
+            if param is None or _moments(param).variance is not None:  # shared, and another layer's turn was first
                 continue
             if of_param not in given:
                 if name == "bias":
@@ -360,7 +363,7 @@ def moment_loss(loss_fn: Callable[..., Any], *, has_aux: bool = False, eps: floa
 
         def loss_of_moments(mean: PyTree, variance: PyTree, key: jax.Array, *args: Any) -> Any:
             noisy = nnx.merge(graphdef, mean, rest, copy=True)
-            add_noise(noisy, variance, key)
+            add_noise(key, noisy, variance)
             return _with_changes(loss_fn, has_aux, noisy, *args)
 
         loss, (aux, changes) = estimator(loss_of_moments)(natural, key, *args)
@@ -400,6 +403,15 @@ def labels(model: Any) -> PyTree:
 
     ``nnx.Optimizer`` gives an optimizer variables at first and bare arrays later, so that it cannot tell their types
     apart by itself. It is to be told ``wrt=nnx.Param``.
+
+    Args:
+        model: with parameters of both kinds, or of one.
+
+    Returns:
+        A state like that of its parameters, with a label in the place of each.
+
+    Raises:
+        Nothing of its own.
 
     >>> model = nnx.Sequential(BinaryLinear(4, 8, rngs=nnx.Rngs(0)), nnx.LayerNorm(8, rngs=nnx.Rngs(0)))
     >>> import optax
@@ -442,8 +454,17 @@ def as_function(model: Any) -> tuple[Callable[..., Any], PyTree]:
     return network, natural
 
 
-def mode(model: Model) -> Model:
+def mode(model: _Model) -> _Model:
     """The most probable network, the one to ship: a copy of a model whose binary weights are -1 and +1.
+
+    Args:
+        model: whose binary weights are natural parameters.
+
+    Returns:
+        Another model of the same kind, with what else it holds copied.
+
+    Raises:
+        ValueError: a model without a `BinaryParam`.
 
     >>> print(mode(BinaryLinear(3, 1, rngs=nnx.Rngs(0))).binary_kernel[...].ravel())
     [ 1.  1. -1.]

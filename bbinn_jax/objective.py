@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from bbinn_jax import bernoulli
-from bbinn_jax._checks import PyTree, check_count, check_non_negative, check_positive, path_name
+from bbinn_jax._checks import PyTree, check_count, check_non_negative, check_positive, checked_loss, path_name
 from bbinn_jax._mapping import over_leading_axis
 from bbinn_jax._tracing import dependence
 from bbinn_jax.relaxation import relax, relaxed_sample
@@ -84,14 +84,14 @@ def expected_loss(
     temperature = check_positive("temperature", temperature)
     eps = check_non_negative("eps", eps)
     num_samples = check_count("num_samples", num_samples, 0)
-    checked_loss = partial(_checked_loss, loss_fn, has_aux)
 
     def loss_at_expectation(natural: PyTree, key: jax.Array, *args: Any) -> Any:
-        return checked_loss(_expectation(natural, eps), *args)
+        return checked_loss(loss_fn, has_aux, _expectation(natural, eps), *args)
 
     def loss_over_samples(natural: PyTree, key: jax.Array, *args: Any) -> Any:
         def loss_of_sample(key: jax.Array, natural: PyTree) -> Any:
-            return checked_loss(relaxed_sample(key, natural, temperature=temperature, eps=eps), *args)
+            weights = relaxed_sample(key, natural, temperature=temperature, eps=eps)
+            return checked_loss(loss_fn, has_aux, weights, *args)
 
         copies = jax.tree.map(lambda x: _copies(x, num_samples), natural)
         outputs = over_leading_axis(loss_of_sample)(jax.random.split(key, num_samples), copies)
@@ -149,7 +149,7 @@ def moment_loss(loss_fn: Callable[..., Any], *, has_aux: bool = False, eps: floa
         variance = jax.tree.map(variance_of, natural, mean)
 
         def loss_only(mean: PyTree, variance: PyTree) -> jax.Array:
-            output = _checked_loss(loss_fn, has_aux, mean, variance, key, *args)
+            output = checked_loss(loss_fn, has_aux, mean, variance, key, *args)
             return output[0] if has_aux else output
 
         of_mean, of_variance = dependence(loss_only, mean, variance)
@@ -162,7 +162,7 @@ def moment_loss(loss_fn: Callable[..., Any], *, has_aux: bool = False, eps: floa
                     "BinaryDense and BinaryConv use theirs, other layers do not, and nn.scan and nn.vmap hide it "
                     'without variable_axes={"variance": 0} and split_rngs={"weight_noise": True}'
                 )
-        return _checked_loss(loss_fn, has_aux, mean, variance, key, *args)
+        return checked_loss(loss_fn, has_aux, mean, variance, key, *args)
 
     return loss_of_moments
 
@@ -170,16 +170,3 @@ def moment_loss(loss_fn: Callable[..., Any], *, has_aux: bool = False, eps: floa
 def _expectation(natural: PyTree, eps: float) -> PyTree:
     """The mean weights, with the derivative that relaxed ones have."""
     return relax(natural, jax.tree.map(jnp.zeros_like, natural), temperature=1.0, eps=eps)
-
-
-def _checked_loss(loss_fn: Callable[..., Any], has_aux: bool, *args: Any) -> Any:
-    """What loss_fn returns; raises if it is no scalar, or with has_aux no pair."""
-    output = loss_fn(*args)
-    if has_aux and not (isinstance(output, tuple) and len(output) == 2):
-        raise TypeError(f"loss_fn must return a pair (loss, aux) with has_aux=True, got {type(output).__name__}")
-    loss = output[0] if has_aux else output
-    if not jax.tree_util.all_leaves([loss]):
-        raise TypeError(f"loss_fn must return a scalar, and a pair with has_aux=True, got {type(loss).__name__}")
-    if jnp.shape(loss) != ():
-        raise ValueError(f"loss_fn must return a scalar, got shape {jnp.shape(loss)}")
-    return output

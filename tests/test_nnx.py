@@ -88,7 +88,7 @@ def test_conv_equals_that_of_flax_and_its_noise_has_the_convolved_variance(case,
     expected = flax(x)
     np.testing.assert_allclose(ours(x), expected, rtol=1e-5, atol=1e-5)
 
-    bb.nnx.add_noise(ours, {"binary_kernel": 1 - mean**2}, KEY)
+    bb.nnx.add_noise(KEY, ours, {"binary_kernel": 1 - mean**2})
     flax.kernel[...], flax.mask = 1 - mean**2, options.get("mask")  # the mask is of zeros and ones
     if use_bias:
         flax.bias[...] = jnp.zeros(features)
@@ -217,7 +217,7 @@ def functional(noise, natural, real, key):
 
     def of_moments(mean, variance, key, real):
         model = nnx.merge(graphdef, mean, real, copy=True)
-        bb.nnx.add_noise(model, variance, key)
+        bb.nnx.add_noise(key, model, variance)
         return loss_fn(model, X, Y)
 
     return bb.moment_loss(of_moments)(natural, key, real)
@@ -317,7 +317,7 @@ def test_noise_of_activations_has_the_moments_of_sampled_weights():
     def noisy(key):
         model = nnx.clone(layer)
         nnx.update(model, bb.bernoulli.expectation(natural))
-        bb.nnx.add_noise(model, bb.bernoulli.variance(natural), key)
+        bb.nnx.add_noise(key, model, bb.bernoulli.variance(natural))
         return model(X)
 
     z = jax.vmap(noisy)(jax.random.split(KEY, 20_000))
@@ -329,7 +329,7 @@ def test_a_binary_bias_has_noise_too():
     layer = bb.nnx.BinaryLinear(6, 4, use_bias=True, kernel_init=START, rngs=nnx.Rngs(0))
     variance = {"binary_kernel": jnp.full((6, 4), 0.5), "bias": jnp.full(4, 2.0)}
     expected, noise = layer(X), jax.random.normal(jax.random.split(KEY, 1)[0], (16, 4))
-    bb.nnx.add_noise(layer, variance, KEY)
+    bb.nnx.add_noise(KEY, layer, variance)
     std = np.sqrt(0.5 * (X**2).sum(axis=1, keepdims=True) + 2)
     np.testing.assert_allclose(layer(X), expected + std * noise, rtol=1e-5, atol=1e-5)
 
@@ -352,7 +352,7 @@ def test_shared_weights_have_the_same_noise():
     model = Shared()
     _, natural, _ = nnx.split(model, bb.nnx.BinaryParam, ...)
     assert len(jax.tree.leaves(natural)) == 2
-    bb.nnx.add_noise(model, bb.bernoulli.variance(natural), KEY)
+    bb.nnx.add_noise(KEY, model, bb.bernoulli.variance(natural))
     a, b, c, d = model(X)
     np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(c, d)
@@ -378,9 +378,9 @@ def test_errors_name_the_argument():
         with pytest.raises(TypeError, match="loss_fn must return a pair"):
             loss(Network(), KEY, X, Y)
     with pytest.raises(ValueError, match="variance must be given of hidden/binary_kernel, got that of"):
-        bb.nnx.add_noise(Network(), {"logits": {"binary_kernel": jnp.ones((8, 2))}}, KEY)
+        bb.nnx.add_noise(KEY, Network(), {"logits": {"binary_kernel": jnp.ones((8, 2))}})
     with pytest.raises(ValueError, match=r"variance of binary_kernel must have its shape \(6, 2\), got \(2, 6\)"):
-        bb.nnx.add_noise(bb.nnx.BinaryLinear(6, 2, rngs=nnx.Rngs(0)), {"binary_kernel": jnp.ones((2, 6))}, KEY)
+        bb.nnx.add_noise(KEY, bb.nnx.BinaryLinear(6, 2, rngs=nnx.Rngs(0)), {"binary_kernel": jnp.ones((2, 6))})
 
 
 def test_layers_of_flax_refuse_noise_of_activations():
@@ -440,7 +440,7 @@ def test_layers_side_by_side_have_noise_of_their_own():
     model = Deep("vmap")
     _, natural, _ = nnx.split(model, bb.nnx.BinaryParam, ...)
     expected = model(X)
-    bb.nnx.add_noise(model, bb.bernoulli.variance(natural), KEY)
+    bb.nnx.add_noise(KEY, model, bb.bernoulli.variance(natural))
     keys = jax.random.split(jax.random.split(KEY, 1)[0], 3)
     (moments,) = jax.tree.leaves(model.blocks.linear.binary_kernel, is_leaf=lambda x: isinstance(x, bb.nnx.Moments))
     assert (jax.random.key_data(moments.key) == jax.random.key_data(keys)).all()
