@@ -265,7 +265,7 @@ def add_noise(key: jax.Array, model: Any, variance: PyTree) -> None:
     >>> variance = jax.tree.map(jnp.ones_like, nnx.state(model, BinaryParam))
     >>> add_noise(jax.random.key(0), model, variance)
     >>> print(jnp.std(model(jnp.ones((10**4, 100)))))  # of a sum of 100 of them
-    9.9
+    10.1
 
     Source: arXiv 1506.02557, section 2.2.
     """
