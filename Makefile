@@ -12,6 +12,7 @@ CONSTRAINTS ?= constraints.txt
 # The whole clone is on the path (editable_mode=compat), so that experiments start from any folder.
 # Written last: an environment without it is made anew.
 INSTALLED = $(VENV)/installed-with-$(notdir $(CONSTRAINTS))
+SOURCES = bbinn_jax experiments tests
 QUICK = bernoulli relaxation objective bayesbinn saving
 
 ifneq ($(words $(VENV)) $(words $(CONSTRAINTS)),1 1)
@@ -24,8 +25,8 @@ demo: $(INSTALLED)
 	$(VENV)/bin/python -m experiments.image_classification --preset digits-bayes --out runs/demo --overwrite
 
 test: $(INSTALLED)
-	$(VENV)/bin/ruff check .
-	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/ruff check $(SOURCES)
+	$(VENV)/bin/ruff format --check $(SOURCES)
 	$(VENV)/bin/python -m mypy
 	$(VENV)/bin/python -m pytest -n 2 -q
 

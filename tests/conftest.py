@@ -30,6 +30,13 @@ def strict(request):
         yield
 
 
+@pytest.fixture(autouse=True, scope="module")
+def forget_programs():
+    """JAX keeps every program that it has compiled; those of a file of tests are of no use to the next one."""
+    yield
+    jax.clear_caches()
+
+
 @pytest.fixture
 def promoting():
     """For one test of which other libraries promote dtypes."""

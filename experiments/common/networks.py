@@ -13,9 +13,7 @@ import tyro
 from bbinn_jax import BinaryConv, BinaryDense
 from experiments.common.config import BELOW_ONE, check_ranges, check_widths
 
-OF_NETWORK = tyro.conf.arg(
-    name="network", metavar="NAME", help="Chooses dense layers (mlp), or convolutions before them (vgg)."
-)
+OF_NETWORK = tyro.conf.arg(name="network", metavar="NAME", help="Chooses the layers of the network.")
 
 
 class Network(nn.Module):
