@@ -99,8 +99,7 @@ class BinaryConv(nn.Module):
         dtype: of the computation; default: that of inputs and parameters.
         kernel_init: initializer of the weights; default: natural parameters of +-10.
 
-    Inputs are [batch, height, width, channel]. Differentiated in reverse mode only:
-    `jax.jacrev(jax.grad(...))` for a Hessian, not `jax.hessian`.
+    Inputs are [batch, height, width, channel].
 
     >>> layer = BinaryConv(4, (3, 3))
     >>> variables = layer.init(jax.random.key(0), jnp.ones((1, 8, 8, 2)))
