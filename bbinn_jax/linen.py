@@ -11,11 +11,12 @@ collection ``variance`` of the same tree, a layer returns
 
     y = x mu + sqrt(x^2 F) xi,    xi ~ Normal(0, 1), of the random numbers "weight_noise",
 
-which has the mean and the variance that x w has for w ~ q; for many inputs x w is close
-to normal. Each example has noise of its own, so the gradient with respect to mu varies
-much less than that of one relaxed sample. What noise of its own leaves out is that
-activations made by the same weights vary together: those of different examples (which
-matters to a batch norm alone), and the positions of a convolution or of a sequence.
+which has the mean and the variance that x w has for w ~ q (up to `NO_VARIANCE` it counts
+as none); for many inputs x w is close to normal. Each example has noise of its own, so the
+gradient with respect to mu varies much less than that of one relaxed sample. What noise
+of its own leaves out is that activations made by the same weights vary together: those of
+different examples (which matters to a batch norm alone), and the positions of a
+convolution or of a sequence.
 `moment_loss` makes mean and variance, and refuses a variance that no layer uses:
 
     def loss_fn(mean, variance, key, x):
@@ -43,6 +44,13 @@ import jax.numpy as jnp
 from bbinn_jax._convolution import convolution
 from bbinn_jax._dtypes import at_least_float32
 from bbinn_jax.bayesbinn import init_natural
+
+NO_VARIANCE = 1e-6
+"""An activation of no more variance than this, in its units squared, gets no noise, and its variance no gradient.
+
+That is a unit whose weights are all but certain. The derivative of the standard deviation is infinite at a variance
+of 0, and with much smaller bounds it has pushed such weights about (permuted MNIST was unlearned).
+"""
 
 
 def natural_initializer(scale: float = 10.0) -> nn.initializers.Initializer:
@@ -152,9 +160,7 @@ def _affine(
     power = product(x.astype(wide) ** 2, variances["binary_kernel"].astype(wide))
     if "bias" in variances:
         power += _row(variances["bias"], power)
-    # 0 where there is next to no variance, as in a unit whose weights are all but certain: the derivative of the
-    # root is infinite at 0, and much smaller bounds have let it push such weights about (permuted MNIST unlearned).
-    std = jnp.where(power > 1e-6, jnp.sqrt(jnp.maximum(power, 1e-6)), 0).astype(y.dtype)
+    std = jnp.where(power > NO_VARIANCE, jnp.sqrt(jnp.maximum(power, NO_VARIANCE)), 0).astype(y.dtype)
     return y + std * jax.random.normal(layer.make_rng("weight_noise"), y.shape, y.dtype)
 
 

@@ -350,6 +350,25 @@ def test_unit_of_certain_weights_is_moved_by_the_loss_alone(variance):
     np.testing.assert_array_equal(jax.grad(output)(jnp.ones((10, 1))), np.ones((10, 1)))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_noise_begins_above_the_least_variance(dtype, x64):
+    """And has the root of the variance as its size and half of its inverse as derivative there; both are 0 below."""
+
+    def activation(variance):
+        variables = {"params": {"binary_kernel": jnp.zeros((1, 1), dtype)}, "variance": {"binary_kernel": variance}}
+        rngs = {"weight_noise": jax.random.key(0)}
+        return bb.BinaryDense(1).apply(variables, jnp.ones((1, 1), dtype), rngs=rngs)[0, 0].astype(float)
+
+    one = activation(jnp.ones((1, 1), dtype))  # the noise itself
+    assert bb.linen.NO_VARIANCE == 1e-6
+    for share in (0.0, 0.5, 0.98, 1.02, 4.0):
+        variance = jnp.full((1, 1), share * 1e-6, dtype)
+        value, derivative = jax.value_and_grad(activation)(variance)
+        std = np.sqrt(float(variance[0, 0])) if share > 1 else 0
+        np.testing.assert_allclose(value, one * std, rtol=0.01)
+        np.testing.assert_allclose(derivative[0, 0].astype(float), one / (2 * std) if std else 0, rtol=0.01)
+
+
 @pytest.mark.parametrize(
     "collections, rngs, message",
     [
