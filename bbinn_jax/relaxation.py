@@ -15,6 +15,13 @@ from bbinn_jax._dtypes import at_least_float32
 from bbinn_jax.bernoulli import fisher_information
 from bbinn_jax.bernoulli import logistic_noise as logistic_noise
 
+EPS = 1e-10
+"""The default of eps: here, and in `bayesbinn`, which adds it to the Fisher information that it divides by.
+
+The two belong together. At small temperatures both derivatives of a saturated weight are eps alone, and their ratio
+is the scale of its step, 1 / tau: eps is not there to avoid a division by zero.
+"""
+
 
 @jax.custom_jvp
 def _tanh(x: jax.Array, eps: float) -> jax.Array:
@@ -28,7 +35,7 @@ def _tanh_jvp(primals, tangents):
     return jnp.tanh(x), (fisher_information(x) + eps) * x_dot
 
 
-def relax(natural: PyTree, noise: PyTree, *, temperature: float | jax.Array, eps: float = 1e-10) -> PyTree:
+def relax(natural: PyTree, noise: PyTree, *, temperature: float | jax.Array, eps: float = EPS) -> PyTree:
     """Relaxed weights for given noise, ``w = tanh((lambda + delta) / tau)``.
 
     The derivative with respect to lambda (and delta) is
@@ -40,7 +47,7 @@ def relax(natural: PyTree, noise: PyTree, *, temperature: float | jax.Array, eps
         natural: lambda, any pytree of floating-point arrays.
         noise: delta, same tree and shapes; from `logistic_noise`, or zeros.
         temperature: tau > 0; may be a traced scalar.
-        eps: added to 1 - w^2 in the derivative.
+        eps: added to 1 - w^2 in the derivative (see `EPS`).
 
     Returns:
         w in [-1, 1], same tree, shapes and dtypes as natural.
@@ -67,7 +74,7 @@ def relax(natural: PyTree, noise: PyTree, *, temperature: float | jax.Array, eps
 
 
 def relaxed_sample(
-    key: jax.Array, natural: PyTree = ..., *, temperature: float | jax.Array, eps: float = 1e-10
+    key: jax.Array, natural: PyTree = ..., *, temperature: float | jax.Array, eps: float = EPS
 ) -> PyTree:
     """Relaxed weights with fresh noise: `relax` of `logistic_noise`.
 
