@@ -7,6 +7,13 @@ import jax.numpy as jnp
 
 from bbinn_jax._dtypes import at_least_float32
 
+NO_VARIANCE = 1e-6
+"""An activation of no more variance than this, in its units squared, gets no noise, and its variance no gradient.
+
+That is a unit whose weights are all but certain. The derivative of the standard deviation is infinite at a variance
+of 0, and with much smaller bounds it has pushed such weights about (permuted MNIST was unlearned).
+"""
+
 
 def affine(
     product: Callable[[jax.Array, jax.Array], jax.Array],
@@ -40,9 +47,7 @@ def affine(
     power = product(x.astype(wide) ** 2, kernel_variance.astype(wide))
     if bias_variance is not None:
         power += _row(bias_variance, power)
-    # 0 where there is next to no variance, as in a unit whose weights are all but certain: the derivative of the
-    # root is infinite at 0, and much smaller bounds have let it push such weights about (permuted MNIST unlearned).
-    std = jnp.where(power > 1e-6, jnp.sqrt(jnp.maximum(power, 1e-6)), 0).astype(y.dtype)
+    std = jnp.where(power > NO_VARIANCE, jnp.sqrt(jnp.maximum(power, NO_VARIANCE)), 0).astype(y.dtype)
     return y + std * jax.random.normal(noise_key, y.shape, y.dtype)
 
 

@@ -1,9 +1,16 @@
-"""Which dtype to compute in."""
+"""Which dtype to compute in, and the number that is added where one may be 0."""
 
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+EPS = 1e-10
+"""The default of eps: in `relax`, and in `bayesbinn`, which adds it to the Fisher information that it divides by.
+
+The two belong together. At small temperatures both derivatives of a saturated weight are eps alone, and their ratio
+is the scale of its step, 1 / tau: eps is not there to avoid a division by zero.
+"""
 
 
 def at_least_float32(dtype: Any) -> Any:

@@ -24,19 +24,18 @@ from bbinn_jax._checks import (
     is_masked,
     tree_like,
 )
-from bbinn_jax._dtypes import at_least_float32
+from bbinn_jax._dtypes import EPS, at_least_float32
 from bbinn_jax.bernoulli import fisher_information, sample
 
 
-def precondition_by_fisher(eps: float = 1e-10) -> optax.GradientTransformation:
+def precondition_by_fisher(eps: float = EPS) -> optax.GradientTransformation:
     """Divides the gradient by the Fisher information, ``g / (1 - tanh(lambda)^2 + eps)``.
 
     This turns a gradient with respect to lambda into the natural gradient,
     which is the gradient with respect to mu = tanh(lambda).
 
     Args:
-        eps: added to the Fisher information. With ``eps`` of `relax` equal to
-            it, a saturated weight has a scale of its own, 1 / temperature.
+        eps: added to the Fisher information, equal to that of `relax` (`relax` says why).
 
     Returns:
         An `optax.GradientTransformation`; ``update`` needs lambda as params.
@@ -124,7 +123,7 @@ def bayesbinn(
     prior_natural: PyTree = 0.0,
     momentum: float | None = None,
     kl_weight: float = 1.0,
-    eps: float = 1e-10,
+    eps: float = EPS,
 ) -> optax.GradientTransformationExtraArgs:
     """The Bayesian learning rule (BayesBiNN) over Bernoulli natural parameters.
 
@@ -143,10 +142,8 @@ def bayesbinn(
         kl_weight: weight of KL(q || p); 1 is Bayes. It multiplies the pull to lambda0 too: a
             sequence of tasks in which yesterday's posterior is the prior needs 1, and
             real parameters, which have no prior, frozen or left out (`add_prior`).
-        eps: added to the Fisher information; keep it equal to that of
-            `expected_loss`. At temperature 1e-10 both derivatives of a saturated
-            weight are eps alone, and their ratio is the scale of the step: it
-            is not there to avoid a division by zero.
+        eps: added to the Fisher information; keep it equal to that of `expected_loss`
+            (`relax` says why).
 
     Returns:
         An `optax.GradientTransformationExtraArgs` whose params are lambda. Keep

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from bbinn_jax._checks import PyTree, check_floating, check_number, check_positive, check_same_tree
-from bbinn_jax._dtypes import at_least_float32, total
+from bbinn_jax._dtypes import EPS, at_least_float32, total
 from bbinn_jax.bernoulli import entropy
 
 
@@ -79,7 +79,7 @@ def flip_rate(natural: PyTree, previous: PyTree) -> jax.Array:
     return _mean(lambda x, before: (x > 0) != (before > 0), natural, previous)
 
 
-def frozen_share(natural: PyTree, *, temperature: float | jax.Array, eps: float = 1e-10) -> jax.Array:
+def frozen_share(natural: PyTree, *, temperature: float | jax.Array, eps: float = EPS) -> jax.Array:
     """The share of weights to expect without a gradient of their own in a step, in [0, 1].
 
     They are those with ``1 - w^2 < eps`` for the relaxed sample w, of whose derivative

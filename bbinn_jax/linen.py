@@ -11,11 +11,12 @@ collection ``variance`` of the same tree, a layer returns
 
     y = x mu + sqrt(x^2 F) xi,    xi ~ Normal(0, 1), of the random numbers "weight_noise",
 
-which has the mean and the variance that x w has for w ~ q; for many inputs x w is close
-to normal. Each example has noise of its own, so the gradient with respect to mu varies
-much less than that of one relaxed sample. What noise of its own leaves out is that
-activations made by the same weights vary together: those of different examples (which
-matters to a batch norm alone), and the positions of a convolution or of a sequence.
+which has the mean and the variance that x w has for w ~ q (up to 1e-6 it counts
+as none); for many inputs x w is close to normal. Each example has noise of its own, so the
+gradient with respect to mu varies much less than that of one relaxed sample. What noise
+of its own leaves out is that activations made by the same weights vary together: those of
+different examples (which matters to a batch norm alone), and the positions of a
+convolution or of a sequence.
 `moment_loss` makes mean and variance, and refuses a variance that no layer uses:
 
     def loss_fn(mean, variance, key, x):
@@ -108,8 +109,7 @@ class BinaryConv(nn.Module):
         dtype: of the computation; default: that of inputs and parameters.
         kernel_init: initializer of the weights; default: natural parameters of +-10.
 
-    Inputs are [batch, height, width, channel]. Differentiated in reverse mode only:
-    `jax.jacrev(jax.grad(...))` for a Hessian, not `jax.hessian`.
+    Inputs are [batch, height, width, channel].
 
     >>> layer = BinaryConv(4, (3, 3))
     >>> variables = layer.init(jax.random.key(0), jnp.ones((1, 8, 8, 2)))

@@ -33,6 +33,7 @@ from bbinn_jax._affine import affine
 from bbinn_jax._boxes import named_leaves
 from bbinn_jax._checks import PyTree, checked_loss
 from bbinn_jax._convolution import convolution
+from bbinn_jax._dtypes import EPS
 from bbinn_jax.linen import natural_initializer
 
 _Model = TypeVar("_Model")
@@ -295,7 +296,7 @@ def expected_loss(
     temperature: float | jax.Array,
     num_samples: int = 1,
     has_aux: bool = False,
-    eps: float = 1e-10,
+    eps: float = EPS,
 ) -> Callable[..., Any]:
     """Turns a loss of a model into a loss of a model of natural parameters, by noise of weights.
 
@@ -336,7 +337,7 @@ def expected_loss(
     return loss_of_model
 
 
-def moment_loss(loss_fn: Callable[..., Any], *, has_aux: bool = False, eps: float = 1e-10) -> Callable[..., Any]:
+def moment_loss(loss_fn: Callable[..., Any], *, has_aux: bool = False, eps: float = EPS) -> Callable[..., Any]:
     """Turns a loss of a model into a loss of a model of natural parameters, by noise of activations.
 
     Args:

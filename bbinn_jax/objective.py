@@ -22,6 +22,7 @@ import jax.numpy as jnp
 
 from bbinn_jax import bernoulli
 from bbinn_jax._checks import PyTree, check_count, check_non_negative, check_positive, checked_loss, path_name
+from bbinn_jax._dtypes import EPS
 from bbinn_jax._mapping import over_leading_axis
 from bbinn_jax._tracing import dependence
 from bbinn_jax.relaxation import relax, relaxed_sample
@@ -49,7 +50,7 @@ def expected_loss(
     temperature: float | jax.Array,
     num_samples: int = 1,
     has_aux: bool = False,
-    eps: float = 1e-10,
+    eps: float = EPS,
 ) -> Callable[..., Any]:
     """Turns a loss of weights into a loss of natural parameters.
 
@@ -100,7 +101,7 @@ def expected_loss(
     return loss_over_samples if num_samples else loss_at_expectation
 
 
-def moment_loss(loss_fn: Callable[..., Any], *, has_aux: bool = False, eps: float = 1e-10) -> Callable[..., Any]:
+def moment_loss(loss_fn: Callable[..., Any], *, has_aux: bool = False, eps: float = EPS) -> Callable[..., Any]:
     """Turns a loss of the mean and the variance of weights into a loss of natural parameters.
 
     ``loss(mu, F, key)`` with ``mu = tanh(lambda)`` and ``F = 1 - mu^2``

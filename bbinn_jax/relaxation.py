@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from bbinn_jax._checks import PyTree, check_floating, check_non_negative, check_positive, check_same_tree
-from bbinn_jax._dtypes import at_least_float32
+from bbinn_jax._dtypes import EPS, at_least_float32
 from bbinn_jax.bernoulli import fisher_information, logistic_noise
 
 
@@ -29,7 +29,7 @@ def _tanh_jvp(
     return jnp.tanh(x), (fisher_information(x) + eps) * x_dot
 
 
-def relax(natural: PyTree, noise: PyTree, *, temperature: float | jax.Array, eps: float = 1e-10) -> PyTree:
+def relax(natural: PyTree, noise: PyTree, *, temperature: float | jax.Array, eps: float = EPS) -> PyTree:
     """Relaxed weights for given noise, ``w = tanh((lambda + delta) / tau)``.
 
     The derivative with respect to lambda (and delta) is
@@ -41,7 +41,8 @@ def relax(natural: PyTree, noise: PyTree, *, temperature: float | jax.Array, eps
         natural: lambda, any pytree of floating-point arrays.
         noise: delta, same tree and shapes; from `logistic_noise`, or zeros.
         temperature: tau > 0; may be a traced scalar.
-        eps: added to 1 - w^2 in the derivative.
+        eps: added to 1 - w^2 in the derivative ; at small temperatures its ratio to that of `bayesbinn`
+            is the scale of a step, so the two are equal.
 
     Returns:
         w in [-1, 1], same tree, shapes and dtypes as natural.
@@ -68,7 +69,7 @@ def relax(natural: PyTree, noise: PyTree, *, temperature: float | jax.Array, eps
 
 
 def relaxed_sample(
-    key: jax.Array, natural: PyTree = ..., *, temperature: float | jax.Array, eps: float = 1e-10
+    key: jax.Array, natural: PyTree = ..., *, temperature: float | jax.Array, eps: float = EPS
 ) -> PyTree:
     """Relaxed weights with fresh noise: `relax` of `logistic_noise`.
 

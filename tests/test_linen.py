@@ -2,6 +2,7 @@
 
 import flax.linen as nn
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 import bbinn_jax as bb
+from bbinn_jax._affine import NO_VARIANCE
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(3, 5)).astype(np.float32)
@@ -74,6 +76,84 @@ def test_gradients_of_conv_are_those_of_jax(data):
         for a, b in zip(pullback(dy), expected_pullback(dy), strict=True):
             assert a.dtype == b.dtype
             np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+def of_jax(x, kernel):
+    return jax.lax.conv_general_dilated(x, kernel, (2, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+@pytest.fixture(params=["on a CPU", "elsewhere"])
+def conv(request, monkeypatch):
+    """The layer with the derivatives that either kind of device is given."""
+    if request.param == "elsewhere":
+        monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
+    layer = bb.BinaryConv(4, (3, 2), strides=(2, 1))
+    return lambda x, kernel: layer.apply({"params": {"binary_kernel": kernel}}, x)
+
+
+def doubles(*shapes):
+    return [jnp.asarray(RNG.normal(size=shape)) for shape in shapes]
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_forward_mode_of_conv_is_the_transpose_of_reverse_mode(wrap, conv, x64):
+    """``<u, J v> = <J^T u, v>``: of images and kernel, one of them, and mapped over kernels in a loop."""
+    x, x_dot, kernel, kernel_dot = doubles(*[(2, 5, 4, 3)] * 2, *[(3, 2, 3, 4)] * 2)
+    kernels, kernels_dot = doubles(*[(2, 3, 2, 3, 4)] * 2)
+
+    def in_a_loop(x, kernels):
+        return jax.lax.scan(lambda x, _: (x, jax.vmap(conv, (None, 0))(x, kernels)), x, length=2)[1]
+
+    for function, primals, tangents in [
+        (conv, (x, kernel), (x_dot, kernel_dot)),
+        (lambda x: conv(x, kernel), (x,), (x_dot,)),
+        (lambda kernel: conv(x, kernel), (kernel,), (kernel_dot,)),
+        (in_a_loop, (x, kernels), (x_dot, kernels_dot)),
+    ]:
+        y, forward = wrap(lambda a, b, f=function: jax.jvp(f, a, b))(primals, tangents)
+        u = jnp.asarray(RNG.normal(size=y.shape))
+        backward = wrap(lambda a, u, f=function: jax.vjp(f, *a)[1](u))(primals, u)
+        expected = sum(jnp.vdot(a, b) for a, b in zip(backward, tangents, strict=True))
+        np.testing.assert_allclose(jnp.vdot(u, forward), expected, rtol=1e-11)
+
+
+def test_forward_mode_of_conv_equals_finite_differences(conv, x64):
+    """Of second degree in images and kernel together, it has central differences that only rounding is in."""
+    x, x_dot, kernel, kernel_dot = doubles(*[(2, 5, 4, 3)] * 2, *[(3, 2, 3, 4)] * 2)
+    step = 1e-2
+    above, below = (conv(x + s * x_dot, kernel + s * kernel_dot) for s in (step, -step))
+    _, forward = jax.jvp(conv, (x, kernel), (x_dot, kernel_dot))
+    np.testing.assert_allclose(forward, (above - below) / (2 * step), rtol=1e-10, atol=1e-10)
+    _, linear = jax.linearize(conv, x, kernel)
+    np.testing.assert_allclose(linear(x_dot, kernel_dot), forward, rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("argnums", [0, 1, (0, 1)])
+def test_derivatives_of_conv_in_every_mode_are_those_of_jax(argnums, conv, x64):
+    """First ones in either mode, and Hessians in all four orders of modes."""
+    x, kernel = doubles((2, 3, 3, 2), (3, 2, 2, 4))
+
+    def derivatives(conv):
+        loss = lambda x, kernel: jnp.sum(jnp.sin(conv(x, kernel)))  # noqa: E731
+        modes = jax.jacfwd, jax.jacrev
+        hessians = [outer(inner(loss, argnums), argnums) for outer in modes for inner in modes]
+        return [jax.jit(f)(x, kernel) for f in (*[mode(conv, argnums) for mode in modes], *hessians)]
+
+    forward, reverse, *_ = ours = derivatives(conv)
+    for actual, expected in ((forward, reverse), (ours, derivatives(of_jax))):
+        for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
+
+
+def test_programs_for_every_platform_have_both_modes_of_conv(conv):
+    def both_modes(x, kernel):
+        loss = lambda x, kernel: jnp.sum(conv(x, kernel) ** 2)  # noqa: E731
+        return jax.jvp(loss, (x, kernel), (x, kernel)), jax.grad(loss, (0, 1))(x, kernel)
+
+    arguments = jnp.asarray(IMAGES), jnp.asarray(signs(3, 2, 3, 4))
+    program = jax.export.export(jax.jit(both_modes), platforms=("cpu", "cuda", "tpu"))(*arguments)
+    for a, b in zip(jax.tree.leaves(program.call(*arguments)), jax.tree.leaves(both_modes(*arguments)), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_gradient_of_conv_maps_over_samples():
@@ -271,6 +351,25 @@ def test_unit_of_certain_weights_is_moved_by_the_loss_alone(variance):
     np.testing.assert_array_equal(jax.grad(output)(jnp.ones((10, 1))), np.ones((10, 1)))
 
 
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "float64"])
+def test_noise_begins_above_the_least_variance(dtype, x64):
+    """And has the root of the variance as its size and half of its inverse as derivative there; both are 0 below."""
+
+    def activation(variance):
+        variables = {"params": {"binary_kernel": jnp.zeros((1, 1), dtype)}, "variance": {"binary_kernel": variance}}
+        rngs = {"weight_noise": jax.random.key(0)}
+        return bb.BinaryDense(1).apply(variables, jnp.ones((1, 1), dtype), rngs=rngs)[0, 0].astype(float)
+
+    one = activation(jnp.ones((1, 1), dtype))  # the noise itself
+    assert NO_VARIANCE == 1e-6
+    for share in (0.0, 0.5, 0.98, 1.02, 4.0):
+        variance = jnp.full((1, 1), share * 1e-6, dtype)
+        value, derivative = jax.value_and_grad(activation)(variance)
+        std = np.sqrt(float(variance[0, 0])) if share > 1 else 0
+        np.testing.assert_allclose(value, one * std, rtol=0.01)
+        np.testing.assert_allclose(derivative[0, 0].astype(float), one / (2 * std) if std else 0, rtol=0.01)
+
+
 @pytest.mark.parametrize(
     "collections, rngs, message",
     [
@@ -426,7 +525,7 @@ def test_layers_leave_nothing_to_promotion(setting, dtype, key):
 
 
 @pytest.mark.parametrize("varying", ["images", "kernel", "both"])
-def test_gradients_of_conv_inside_shard_map_are_those_outside(varying, key):
+def test_derivatives_of_conv_inside_shard_map_are_those_outside(varying, key):
     """A kernel that all devices share has the sum of their gradients. (One device: what is checked is the types.)"""
     mesh = jax.make_mesh((1,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
     layer = bb.BinaryConv(4, (3, 2))
@@ -440,8 +539,13 @@ def test_gradients_of_conv_inside_shard_map_are_those_outside(varying, key):
 
         return jax.grad(loss, argnums=(0, 1))(kernel, x)
 
+    def tangent(kernel, x):
+        return jax.jvp(lambda *a: layer.apply({"params": {"binary_kernel": a[0]}}, a[1]), (kernel, x), (kernel, x))[1]
+
     kernel, x = jnp.asarray(signs(3, 2, 3, 4)), jnp.asarray(IMAGES)
     inside = jax.jit(jax.shard_map(grads, mesh=mesh, in_specs=specs, out_specs=specs))(kernel, x)
+    forward = jax.jit(jax.shard_map(tangent, mesh=mesh, in_specs=specs, out_specs=spec))(kernel, x)
+    np.testing.assert_allclose(forward, tangent(kernel, x), rtol=1e-4, atol=1e-6)
 
     def outside(kernel, x):
         y = jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))

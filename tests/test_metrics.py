@@ -1,6 +1,10 @@
 """Against scikit-learn, NumPy loops where it has no such function, and values found by hand."""
 
 import functools
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -279,8 +283,9 @@ def test_reliability_curve_works_under_jit_and_of_equal_mass(predictions):
 # At every size and in every dtype -------------------------------------------------------------------------------------
 
 
-def test_calibration_error_of_a_million_sure_answers():
-    """Against sums in float64. In float32 it is seven times too large. (scikit-learn 34975)"""
+@pytest.mark.parametrize("wrap, rtol", [(lambda f: f, 1e-5), (jax.jit, 2e-4)], ids=["eager", "jit"])
+def test_calibration_error_of_a_million_sure_answers(wrap, rtol):
+    """Against sums in float64. In float32 one after the other it is seven times too large. (scikit-learn 34975)"""
     rng = np.random.default_rng(0)
     confidence = (0.5 + 0.5 * rng.beta(8, 0.5, 10**6)).astype(np.float32)
     labels = (rng.random(10**6) > confidence).astype(np.int32)
@@ -288,12 +293,25 @@ def test_calibration_error_of_a_million_sure_answers():
     sums = np.bincount(bins, confidence.astype(float), 15) - np.bincount(bins, labels == 0, 15)
     p = np.stack([confidence, 1 - confidence], axis=1)
     for array in (p, jnp.asarray(p)):
-        error = metrics.expected_calibration_error(array, labels)
-        np.testing.assert_allclose(error, np.abs(sums).sum() / 10**6, rtol=1e-5)
+        error = wrap(metrics.expected_calibration_error)(array, labels)
+        np.testing.assert_allclose(error, np.abs(sums).sum() / 10**6, rtol=rtol)
     of_label = np.where(labels == 0, confidence.astype(float), 1 - confidence.astype(float))
-    nll = metrics.negative_log_likelihood(p, labels)
+    nll = wrap(metrics.negative_log_likelihood)(p, labels)
     np.testing.assert_allclose(nll, -np.log(p.astype(float)[np.arange(10**6), labels]).mean(), rtol=1e-6)
-    np.testing.assert_allclose(metrics.brier_score(p, labels), 2 * np.mean((1 - of_label) ** 2), rtol=1e-5)
+    np.testing.assert_allclose(wrap(metrics.brier_score)(p, labels), 2 * np.mean((1 - of_label) ** 2), rtol=1e-5)
+
+
+@pytest.mark.parametrize("equal_mass", [False, True])
+def test_a_million_equally_confident_answers_under_jit(equal_mass):
+    """Every rounding of one sum of a million terms 0.9 would be to the same side; 1 in 8 is wrong."""
+    confidence, n = np.float32(0.9), 10**6
+    p = np.tile(np.array([[confidence, 1 - confidence]], np.float32), (n, 1))
+    curve = jax.jit(functools.partial(metrics.reliability_curve, equal_mass=equal_mass))
+    confidences, accuracies, counts = curve(p, (np.arange(n) % 8 == 0).astype(int))
+    filled = np.asarray(counts) > 0
+    assert np.sum(counts) == n
+    np.testing.assert_allclose(confidences[filled], confidence, rtol=4e-6)  # 64 roundings
+    np.testing.assert_allclose(accuracies[filled], 7 / 8, rtol=1e-6)
 
 
 def test_bins_of_equal_mass_hold_three_million_examples():
@@ -402,7 +420,9 @@ def test_scores_of_regression_are_those_of_scipy(shape, std_shape):
     [
         ((np.zeros(3), np.ones(3), np.zeros((3, 1))), "targets must have the shape of mean"),
         ((np.zeros(3), np.zeros(3), np.zeros(3)), "std must be > 0, got 0.0"),
-        ((np.zeros(3), np.ones(2), np.zeros(3)), "std|broadcast"),
+        ((np.zeros(3), np.ones(2), np.zeros(3)), r"^std must broadcast to the shape of mean \(3,\), got \(2,\)$"),
+        ((np.zeros((3, 2)), np.ones((2, 2)), np.zeros((3, 2))), r"^std must broadcast .* mean \(3, 2\), got \(2, 2\)$"),
+        ((np.zeros(3), np.ones((1, 3)), np.zeros(3)), r"^std must broadcast .* mean \(3,\), got \(1, 3\)$"),
         ((np.full(3, np.nan), np.ones(3), np.zeros(3)), "mean must be finite, got nan"),
     ],
 )
@@ -435,3 +455,52 @@ def test_labels_with_values_beside_traced_probabilities():
     for metric in (metrics.accuracy, metrics.negative_log_likelihood, metrics.brier_score):
         mapped = jax.lax.map(lambda p, metric=metric: metric(p, labels), p)
         np.testing.assert_allclose(mapped[0], metric(p[0], labels), rtol=1e-6)
+
+
+# On several devices ---------------------------------------------------------------------------------------------------
+
+
+def test_examples_may_be_divided_over_the_devices_of_an_explicit_mesh():
+    """In a process of its own: how many devices a processor stands for is settled before JAX starts."""
+    code = "from tests import test_metrics as t; t.check_explicit_mesh()"
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "2"}
+    process = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[1], env=environment, capture_output=True, text=True
+    )
+    assert process.returncode == 0, process.stderr
+
+
+def check_explicit_mesh():
+    """Each metric, with all of its arguments divided or one of them."""
+    rng = np.random.default_rng(0)
+    p, y = rng.dirichlet(np.ones(4), 100).astype(np.float32), rng.integers(0, 4, 100)
+    a, b = rng.normal(size=(2, 100)).astype(np.float32)
+    right, gaussian = p.argmax(axis=1) == y, (a, np.abs(a * b) + 0.1, b)
+    equal_mass = {"equal_mass": True}
+    cases = [(metric, (p, y), {}) for metric in (*METRICS, metrics.reliability_curve, metrics.per_class_accuracy)]
+    cases += [
+        (metric, (p, y), equal_mass) for metric in (metrics.reliability_curve, metrics.expected_calibration_error)
+    ]
+    cases += [(metric, (a, b), {}) for metric in (metrics.auroc, metrics.false_positive_rate)]
+    cases += [(metrics.risk_coverage, (a, right), {}), (metrics.root_mean_square_error, (a, b), {})]
+    cases += [
+        (metric, (p[:, 0], right.astype(int)), {})
+        for metric in (metrics.bernoulli_accuracy, metrics.bernoulli_negative_log_likelihood)
+    ]
+    cases += [
+        (metric, gaussian, {})
+        for metric in (
+            metrics.gaussian_negative_log_likelihood,
+            metrics.interval_coverage,
+            metrics.continuous_ranked_probability_score,
+        )
+    ]
+    mesh = jax.make_mesh((2,), ("data",), axis_types=(jax.sharding.AxisType.Explicit,))
+    for metric, arguments, options in cases:
+        of = functools.partial(metric, **options)
+        everywhere, expected = [jax.device_put(x, jax.NamedSharding(mesh, jax.P())) for x in arguments], of(*arguments)
+        divided = [jax.device_put(x, jax.NamedSharding(mesh, jax.P("data"))) for x in arguments]
+        for given in (divided, [divided[0], *everywhere[1:]], [*everywhere[:-1], divided[-1]]):
+            for wrap in (lambda f: f, jax.jit):
+                for x, z in zip(jax.tree.leaves(wrap(of)(*given)), jax.tree.leaves(expected), strict=True):
+                    np.testing.assert_allclose(x, z, rtol=2e-5, atol=1e-6, err_msg=metric.__name__)
