@@ -41,7 +41,7 @@ def relax(natural: PyTree, noise: PyTree, *, temperature: float | jax.Array, eps
         natural: lambda, any pytree of floating-point arrays.
         noise: delta, same tree and shapes; from `logistic_noise`, or zeros.
         temperature: tau > 0; may be a traced scalar.
-        eps: added to 1 - w^2 in the derivative ; at small temperatures its ratio to that of `bayesbinn`
+        eps: added to 1 - w^2 in the derivative; at small temperatures its ratio to that of `bayesbinn`
             is the scale of a step, so the two are equal.
 
     Returns:

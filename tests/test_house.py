@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "experiments").rglob("*.py"))
 COMMANDS = sorted(path.parent.name for path in (ROOT / "experiments").glob("*/__main__.py"))
 FLOORS = [  # of the library; no module imports one of a floor above its own
-    ["_checks", "_dtypes", "_mapping", "_tracing", "_threefry", "_convolution"],
+    ["_affine", "_boxes", "_checks", "_convolution", "_dtypes", "_linear", "_mapping", "_threefry", "_tracing"],
     ["bernoulli"],
     ["relaxation"],
     ["objective", "bayesbinn"],
