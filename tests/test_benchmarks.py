@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import __main__ as benchmarks
-from experiments.benchmarks import programs as benchmark_programs
-from experiments.benchmarks.__main__ import main, timing
+from experiments.benchmarks import programs, timing
+from experiments.benchmarks.__main__ import main
 from experiments.benchmarks.presets import PARTS, PRESETS, Config
 from tests.commands import assert_finished_run_stays, read_metrics, read_results, refused
 
@@ -22,7 +22,7 @@ TINY = (
 MEASURED = {"ratio", "ratio_iqr", "seconds", "seconds_iqr"}
 SMALL, LARGE = "64-8-10", "784-16-10"
 PROGRAMS = {
-    "step": [(LARGE, name) for name in benchmark_programs.all_methods()],
+    "step": [(LARGE, name) for name in programs.all_methods()],
     "epoch": [(network, name) for network in (SMALL, LARGE) for name in ("Python loop", "one loop on the device")],
     "sampling": [
         (None, name)
@@ -97,7 +97,8 @@ def test_every_part_has_its_programs_and_they_are_on_disk(run):
     assert sorted(path.name for path in out.iterdir()) == ["config.json", "metrics.jsonl", "results.json"]
     promised = (
         "experiment preset seed device num_devices cpu_cores load_at_start load_at_end jax_version jaxlib_version "
-        "xla_flags matmul_precision compilation_cache wall_seconds process parts rows command commit "
+        "flax_version optax_version numpy_version bbinn_jax_version "
+        "xla_flags matmul_precision compilation_cache wall_seconds process rows config command commit "
         "sha256 sha256_of_config sha256_of_metrics"
     ).split()
     assert set(promised) == set(results)
@@ -147,8 +148,8 @@ def test_prediction_that_needs_too_much_memory_is_not_run_and_the_table_says_so(
 def test_there_is_a_table_for_each_part_with_a_line_for_each_program(run):
     _, printed, _ = run
     assert [title.split(":")[0] for title, _, _ in printed] == list(PARTS)
-    for (_, columns, lines), programs in zip(printed, PROGRAMS.values(), strict=True):
-        assert len(lines) == len(programs)
+    for (_, columns, lines), expected in zip(printed, PROGRAMS.values(), strict=True):
+        assert len(lines) == len(expected)
         assert {len(line) for line in lines} == {len(columns)}
         assert {"compiled in s", "memory in MB", "rounds"} <= set(columns)
     assert "ratio to sgd" in printed[0][1]
@@ -164,17 +165,17 @@ def test_update_of_a_split_batch_is_the_same_to_rounding(run):
 
 def test_both_epochs_train_the_same_network(compiled_in_a_hurry):
     config = PRESETS["quick"]()
-    method = benchmark_programs.bayesbinn()
-    of_problem = benchmark_programs.problem(config, (8,), config.batch_size * config.epoch_steps, 64)
-    state, _ = benchmark_programs.python_loop(config, method, of_problem).call()
-    states, _ = benchmark_programs.device_loop("", 1, config, method, of_problem).call()
+    case = programs.case(config, (8,), config.batch_size * config.epoch_steps, 64)
+    by_steps, at_once = programs.python_loop(case), programs.device_loop("", 1, case)
+    assert by_steps.units == at_once.units == config.epoch_steps
+    (state, _), (states, _) = by_steps.call(), at_once.call()
     assert int(state.step) == int(states.step[0]) == config.epoch_steps
     for x, y in zip(jax.tree.leaves(state.params), jax.tree.leaves(states.params), strict=True):
         np.testing.assert_allclose(x, y[0], rtol=1e-4, atol=1e-4 * float(jnp.abs(x).max()))
 
 
 def test_noise_that_is_not_drawn_is_zero():
-    with_zeros = benchmark_programs.all_methods()["bayesbinn, 1 sample, no noise drawn"]
+    with_zeros = programs.all_methods()["bayesbinn, 1 sample, no noise drawn"]
     loss = with_zeros.expected_loss(lambda w: (jnp.sum(w), ()))
     natural = jnp.array([-1.0, 2.0, 3.0])
     assert loss(natural, jax.random.key(0)) == loss(natural, jax.random.key(1)) == (1, ())
@@ -273,8 +274,8 @@ def test_finished_run_is_not_overwritten_unless_told(run, capsys):
 
 
 def test_presets_are_valid_and_quick_is_one_of_them():
-    assert PRESETS["full"]() == Config()
-    assert PRESETS["quick"]().preset == "quick"
+    assert PRESETS["full"]() == Config(preset="full")
+    assert {name: preset().preset for name, preset in PRESETS.items()} == {"full": "full", "quick": "quick"}
     assert set(benchmarks.TABLES) == set(PARTS)
 
 

@@ -2,31 +2,22 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
 from typing import Literal, get_args
 
-from experiments.common.ranges import LARGEST, check_ranges, check_widths
+from experiments.common.config import LARGEST, Run, check_ranges, check_widths
 
 PartName = Literal["step", "epoch", "sampling", "predictive", "seeds", "width", "batch", "devices"]
 PARTS: tuple[PartName, ...] = get_args(PartName)
 
 
 @dataclass(frozen=True)
-class Config:
-    """Times the library and what it is compared with."""
+class Config(Run):
+    """Times the library and what it is compared with; --quick, tiny sizes, is short for --preset quick."""
 
-    preset: str = "full"
-    """Chooses where the other fields start from: full, or quick (tiny sizes); --quick is short for --preset quick."""
     parts: tuple[PartName, ...] = PARTS
     """Chooses what is timed: a training step, an epoch, sampling alone, prediction, several seeds, other widths, other
     batches, several devices."""
-    seed: int = 0
-    """Seeds everything random: images, initialization, samples."""
-    out: Path | None = None
-    """Names the run folder. Default: runs/benchmarks-PRESET-SEED."""
-    overwrite: bool = False
-    """Replaces a run that is already in that folder."""
-
     seconds: float = 10.0
     """Sets the time for each program, without its compilation and its first run."""
     min_rounds: int = 5
@@ -58,10 +49,10 @@ class Config:
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field out of its range."""
+        super().__post_init__()
         check_ranges(
             self,
             (
-                ("seed", 0, 2**32 - 1),
                 ("seconds", 0, None),
                 ("min_rounds", 2, LARGEST),
                 ("batch_size", 2, LARGEST),
@@ -72,14 +63,8 @@ class Config:
         )
         check_widths(self, "hidden")
         check_widths(self, "small_hidden")
-        for name, least in (
-            ("samples", 1),
-            ("chunk_sizes", 0),
-            ("seed_counts", 1),
-            ("widths", 1),
-            ("batch_sizes", 2),
-            ("device_counts", 1),
-        ):
+        at_least = {"samples": 1, "chunk_sizes": 0, "seed_counts": 1, "widths": 1, "batch_sizes": 2, "device_counts": 1}
+        for name, least in at_least.items():
             values = getattr(self, name)
             if not values or min(values) < least or max(values) > LARGEST or len(set(values)) < len(values):
                 raise ValueError(f"{name} must be different numbers between {least} and {LARGEST}, got {values!r}")
@@ -109,4 +94,4 @@ def quick() -> Config:
     )
 
 
-PRESETS: dict[str, Callable[[], Config]] = {"full": Config, "quick": quick}
+PRESETS: dict[str, Callable[[], Config]] = {"full": partial(Config, preset="full"), "quick": quick}

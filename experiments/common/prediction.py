@@ -184,15 +184,24 @@ def scores(
 
     ``prediction`` and ``labels`` are those of the test images, and of the validation images.
     """
-    as_they_are, scaled, t = _scores(prediction, labels)
-    values = {f"test_{score}_{name}": value for score, value in as_they_are.items()}
+    as_it_is, scaled, t = score(prediction, labels)
+    values = {f"test_{score}_{name}": value for score, value in as_it_is.items()}
     values[f"output_temperature_{name}"] = t
     values |= {f"test_{score}_{name}_scaled": scaled[score] for score in SCORES if score != "accuracy"}  # the same
     return {key: float(value) for key, value in values.items()}
 
 
+class Scores(NamedTuple):
+    """Scores of a predictor on test images: as it is, and with an output temperature fitted on validation images."""
+
+    as_it_is: dict[str, jax.Array]
+    scaled: dict[str, jax.Array]
+    output_temperature: jax.Array
+
+
 @jax.jit  # one program instead of a hundred
-def _scores(prediction: tuple[bb.Prediction, bb.Prediction], labels: tuple[jax.Array, jax.Array]) -> Any:
+def score(prediction: tuple[bb.Prediction, bb.Prediction], labels: tuple[jax.Array, jax.Array]) -> Scores:
+    """All scores; ``prediction`` and ``labels`` are those of the test images, and of the validation images."""
     on_test, on_validation = prediction
     test_labels, validation_labels = labels
     t = bb.calibration.fit_output_temperature(on_validation.probabilities, validation_labels)
@@ -203,4 +212,5 @@ def _scores(prediction: tuple[bb.Prediction, bb.Prediction], labels: tuple[jax.A
         return values | {"ece_equal_mass": equal_mass}
 
     probabilities = on_test.probabilities
-    return all_scores(probabilities), all_scores(bb.calibration.apply_output_temperature(probabilities, t)), t
+    scaled = bb.calibration.apply_output_temperature(probabilities, t)
+    return Scores(all_scores(probabilities), all_scores(scaled), t)

@@ -4,67 +4,69 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bbinn_jax import Prediction, metrics
+from bbinn_jax import metrics
 from experiments.common.colours import BLUE, GREY, ORANGE, RED
+from experiments.uncertainty.predictors import Compared, Predictor
 
 
-def uncertainty(path: Path, title: str, answers: dict[str, dict[str, Prediction]], labels: jax.Array) -> Path:
+def draw(path: Path, title: str, compared: Compared, labels: jax.Array) -> None:
     """Who is as sure as right, who is wrong last, and who doubts foreign images.
 
     Args:
         path: of the PNG file.
         title: of the figure.
-        answers: of each predictor, by the title of the images; "test" are those with the labels.
-        labels: [n].
+        compared: who answered; of the means the one of most networks is shown.
+        labels: of the test images, [n].
     """
-    first, ensemble, mode, *means = answers
-    colors = {first: ORANGE, ensemble: RED, mode: GREY, means[-1]: BLUE}
+    ste, mean = compared.ste, max(compared.means, key=lambda predictor: predictor.networks)
+    colors = ((ste, ORANGE), (compared.ensemble, RED), (compared.mode, GREY), (mean, BLUE))
     figure = Figure(figsize=(12, 7.6), layout="constrained")
-    figure.suptitle(title, fontsize=14, fontweight="bold")
+    figure.suptitle(f"{title}: what binary networks know of what they do not know", fontsize=14, fontweight="bold")
     panels = figure.subplot_mosaic("AAABBB;CCDDEE")
-    reliability, coverage = panels["A"], panels["B"]
-    first_error = 1.0
-    reliability.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":")
-    for name, color in colors.items():
-        test = answers[name]["test"]
-        curve = metrics.reliability_curve(test.probabilities, labels, num_bins=10)
-        filled = np.asarray(curve.num_examples) > 0
-        confidence, accuracy = curve.confidence[filled], curve.accuracy[filled]
-        reliability.plot(confidence, accuracy, color=color, label=name, linewidth=1)
-        share = curve.num_examples[filled] / labels.size
-        reliability.scatter(confidence, accuracy, s=6 + 200 * share, color=color)
-        risk = metrics.risk_coverage(test.entropy, test.probabilities.argmax(axis=-1) == labels)
-        coverage.plot(100 * risk.coverage, 100 * risk.risk, color=color, label=name)
-        first_error = min(first_error, float(np.min(risk.coverage, where=risk.risk > 0, initial=1)))
-    reliability.set(
-        xlabel="confidence",
-        ylabel="accuracy",
-        title="As sure as right? (above the line: too modest; area: share of images)",
-    )
-    coverage.set(xlabel="answered, the surest first (%)", ylabel="of them wrong (%)", title="Wrong last?")
-    coverage.set_ylim(bottom=0)
-    coverage.set_xlim(max(0, 100 * first_error - 5), 100)
-    for axes in (reliability, coverage):
+    for draw_curve, axes in ((_reliability, panels["A"]), (_coverage, panels["B"])):
+        for predictor, color in colors:
+            draw_curve(axes, predictor, labels, color)
         axes.grid(alpha=0.3)
         axes.legend(frameon=False)
-    for axes, name, what in (
-        (panels["C"], first, "entropy"),
-        (panels["D"], means[-1], "entropy"),
-        (panels["E"], means[-1], "mutual_information"),
-    ):
-        shown = {kind: np.asarray(getattr(p, what)) for kind, p in answers[name].items() if kind != "validation"}
-        bins = np.linspace(0, max(values.max() for values in shown.values()), 25)
-        for (kind, values), color in zip(shown.items(), (BLUE, ORANGE, RED, GREY, "black"), strict=False):
-            shares = np.full(len(values), 100 / len(values))
-            axes.hist(values, bins.tolist(), weights=shares, histtype="step", linewidth=1.6, color=color, label=kind)
-        label = what.replace("_", " ")
-        axes.set(xlabel=f"{label} (nats)", title=f"{name.removeprefix('BayesBiNN, ')}: {label}")
-        axes.set_yscale("symlog", linthresh=5)
-        axes.set_yticks([0, 5, 10, 20, 50, 100], ["0", "5", "10", "20", "50", "100"])
-        axes.minorticks_off()
+    _signal(panels["C"], ste, "entropy")
+    _signal(panels["D"], mean, "entropy")
+    _signal(panels["E"], mean, "mutual_information")
     panels["C"].set_ylabel("share of images (%)")
     panels["E"].legend(frameon=False)
     figure.savefig(path, dpi=110)
-    return path
+
+
+def _reliability(axes: Axes, predictor: Predictor, labels: jax.Array, color: str) -> None:
+    curve = metrics.reliability_curve(predictor.answers["test"].probabilities, labels, num_bins=10)
+    filled = np.asarray(curve.num_examples) > 0
+    confidence, accuracy = curve.confidence[filled], curve.accuracy[filled]
+    axes.plot([0, 1], [0, 1], color="black", linewidth=0.8, linestyle=":")
+    axes.plot(confidence, accuracy, color=color, label=predictor.name, linewidth=1)
+    axes.scatter(confidence, accuracy, s=6 + 200 * curve.num_examples[filled] / labels.size, color=color)
+    axes.set_title("As sure as right? (above the line: too modest; area: share of images)")
+    axes.set(xlabel="confidence", ylabel="accuracy")
+
+
+def _coverage(axes: Axes, predictor: Predictor, labels: jax.Array, color: str) -> None:
+    test = predictor.answers["test"]
+    risk = metrics.risk_coverage(test.entropy, test.probabilities.argmax(axis=-1) == labels)
+    wrong = np.asarray(risk.risk) > 0
+    axes.plot(100 * risk.coverage[wrong], 100 * risk.risk[wrong], color=color, label=predictor.name)
+    axes.set(xlabel="answered, the surest first (%)", ylabel="of them wrong (%)", title="Wrong last?", ylim=(0, None))
+
+
+def _signal(axes: Axes, predictor: Predictor, signal: str) -> None:
+    """How often a signal of uncertainty has which value, for images of each kind but those of validation."""
+    shown = {kind: np.asarray(getattr(p, signal)) for kind, p in predictor.answers.items() if kind != "validation"}
+    bins = np.linspace(0, max(values.max() for values in shown.values()), 25).tolist()
+    for (kind, values), color in zip(shown.items(), (BLUE, ORANGE, RED, GREY, "black"), strict=False):
+        shares = np.full(len(values), 100 / len(values))
+        axes.hist(values, bins, weights=shares, histtype="step", linewidth=1.6, color=color, label=kind)
+    name = signal.replace("_", " ")
+    axes.set(xlabel=f"{name} (nats)", title=f"{predictor.name}: {name}")
+    axes.set_yscale("symlog", linthresh=5)
+    axes.set_yticks([0, 5, 10, 20, 50, 100], ["0", "5", "10", "20", "50", "100"])
+    axes.minorticks_off()

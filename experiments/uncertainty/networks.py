@@ -1,0 +1,34 @@
+"""The networks that are compared: each is a run of image classification in a folder of its own."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from experiments.common import classifier, command, data, images, prediction
+from experiments.common.presets import PRESETS
+
+TRAINING = command.Experiment(
+    classifier.EXPERIMENT,
+    images.Config,
+    PRESETS,
+    classifier.prepare,
+    run=lambda *prepared: classifier.run(*prepared).results,
+    show=lambda results: None,
+    finished=classifier.finished,
+)
+
+
+def train(config: images.Config, folder: Path, resume: bool, **changes: Any) -> Path:
+    """Trains a network, or with resume what is not trained of it yet, in a folder inside this one; returns its file."""
+    config = dataclasses.replace(config, resume=resume, overwrite=not resume, **changes)
+    out = folder / f"{config.method.name}-{config.seed}"
+    command.execute(TRAINING, dataclasses.replace(config, out=out))
+    return out / f"network-{config.seed}.safetensors"
+
+
+def load(path: Path, dataset: data.Dataset) -> prediction.Network:
+    """A network that `train` has kept; raises ValueError if its file is damaged or gone."""
+    try:
+        return classifier.load_network(path, dataset)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{error}; remove the folder {path.parent}, and --resume trains that network again") from error
