@@ -63,7 +63,7 @@ def average(predictions: list[bb.Prediction]) -> bb.Prediction:
     """The prediction of an ensemble: the mean of its members' probabilities, and what they disagree on."""
     probabilities = jnp.mean(jnp.stack([p.probabilities for p in predictions]), axis=0)
     expected_entropy = jnp.mean(jnp.stack([p.expected_entropy for p in predictions]), axis=0)
-    return bb.predictive.mixture_prediction(probabilities, expected_entropy)
+    return bb.mixture_prediction(probabilities, expected_entropy)
 
 
 def scores(answers: dict[str, bb.Prediction], labels: tuple[jax.Array, jax.Array], foreign: list[str]) -> Any:

@@ -1,56 +1,36 @@
-"""How the tables of RESULTS.md are made of the lines in results/."""
+"""How the tables of RESULTS.md are made of the lines in results/, one for each seed and predictor."""
 
-from experiments.common.tables import Column, Line, Table
+from experiments.common.tables import Column, Table
 
 PREDICTOR = (Column("predictor", "predictor"),)
 
 
-def _predictors(line: Line) -> list[Line]:
-    """A line for each predictor of a run: what was measured is named ``PREDICTOR: SCORE``."""
-    predictors: dict[str, Line] = {}
-    for name, value in line.items():
-        predictor, is_score, score = name.partition(": ")
-        if is_score:
-            predictors.setdefault(predictor, {"predictor": predictor})[score] = value
-    return [line | scores for scores in predictors.values()]
-
-
-def _answers(line: Line) -> list[Line]:
-    """The same; a single network has no mutual information."""
-    names = ("STE", "BayesBiNN, mode", "BayesBiNN, mean of 1")
-    return [
-        {name: x for name, x in part.items() if part["predictor"] not in names or "_information" not in name}
-        for part in _predictors(line)
-    ]
-
-
 def scores(nll: int) -> tuple[Column, ...]:
-    """What a predictor knows of the test images."""
+    """What a predictor knows of the test images; the likelihood with so many digits."""
     return (
-        Column("accuracy (%)", "accuracy", 2, 100),
-        Column("NLL", "nll", nll),
-        Column("Brier", "brier", 4),
-        Column("ECE", "ece", nll),
-        Column("NLL, scaled", "nll_scaled", nll),
-        Column("ECE, scaled", "ece_scaled", nll),
-        Column("risk-coverage area", "risk_coverage_area", 5),
+        Column("accuracy (%)", "scores.accuracy", 2, 100),
+        Column("NLL", "scores.nll", nll),
+        Column("Brier", "scores.brier", 4),
+        Column("ECE", "scores.ece", nll),
+        Column("NLL, scaled", "scores.scaled.nll", nll),
+        Column("ECE, scaled", "scores.scaled.ece", nll),
+        Column("risk-coverage area", "scores.risk_coverage_area", 5),
     )
 
 
-def foreign(*sets: str) -> tuple[Column, ...]:
-    """AUROC of foreign images against test images."""
-    signals = {"entropy": "entropy", "information": "mutual information"}
+def foreign(*kinds: str) -> tuple[Column, ...]:
+    """AUROC of foreign images against test images; a single network has no mutual information."""
     return tuple(
-        Column(f"{images}, by {title}", f"auroc_{signal}, {images}", 3)
-        for signal, title in signals.items()
-        for images in sets
+        Column(f"{kind}, by {signal.replace('_', ' ')}", f"scores.foreign.{kind}.{signal}.auroc", 3)
+        for signal in ("entropy", "mutual_information")
+        for kind in kinds
     )
 
 
 DIGITS = ("shuffled", "rotated", "noisy")
 TABLES = {
-    "mnist": Table("mnist", scores(4), PREDICTOR, _predictors),
-    "mnist-foreign": Table("mnist", foreign(*DIGITS, "CIFAR-10 in grey"), PREDICTOR, _answers),
-    "digits": Table("digits", scores(3), PREDICTOR, _predictors),
-    "digits-foreign": Table("digits", foreign(*DIGITS), PREDICTOR, _answers),
+    "mnist": Table("mnist", scores(4), PREDICTOR),
+    "mnist-foreign": Table("mnist", foreign(*DIGITS, "CIFAR-10 in grey"), PREDICTOR),
+    "digits": Table("digits", scores(3), PREDICTOR),
+    "digits-foreign": Table("digits", foreign(*DIGITS), PREDICTOR),
 }
