@@ -1,6 +1,7 @@
 """How commands end: one line and an exit code, whatever the user gave and whatever the machine lacks."""
 
 import errno
+import importlib
 import os
 import shutil
 import signal
@@ -12,27 +13,26 @@ from pathlib import Path
 import jax
 import pytest
 
-from experiments.benchmarks import __main__ as benchmarks
 from experiments.common import command, console, endings, full_batch, prediction, runs
-from experiments.continual_learning import __main__ as continual_learning
 from experiments.image_classification import __main__ as image_classification
 from experiments.regression import __main__ as regression
 from experiments.two_moons import __main__ as two_moons
-from experiments.uncertainty import __main__ as uncertainty
 from tests.commands import process_of
 
 ODD_NAME = "a[/x] :smile: \x1b[31m\né"
 SHOWN = "a[/x] :smile: \\x1b[31m\\né"
 QUICK = ["--steps", "100", "--hidden", "8"]
 TINY = ["--preset", "digits", "--hidden", "16", "--epochs", "2", "--eval-samples", "2"]
-COMMANDS = {
-    two_moons: QUICK,
-    regression: QUICK,
-    image_classification: TINY,
-    continual_learning: ["--hidden", "8"],
-    uncertainty: [],
-    benchmarks: ["--quick"],
+ARGUMENTS = {
+    "two_moons": QUICK,
+    "regression": QUICK,
+    "image_classification": TINY,
+    "continual_learning": ["--hidden", "8"],
+    "benchmarks": ["--preset", "quick"],
 }
+FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*/__main__.py"))
+MODULES = [importlib.import_module(f"experiments.{path.parent.name}.__main__") for path in FILES]
+COMMANDS = {module: ARGUMENTS.get(module.EXPERIMENT.name, []) for module in MODULES if hasattr(module, "EXPERIMENT")}
 
 
 def started(experiment, arguments, **options):

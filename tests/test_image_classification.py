@@ -12,7 +12,7 @@ from sklearn.model_selection import train_test_split
 import bbinn_jax as bb
 from experiments.common import data, reading, runs
 from experiments.common.classifier import load_network
-from experiments.common.images import Config
+from experiments.common.image_config import Config
 from experiments.image_classification.__main__ import main
 from tests.commands import assert_flat_and_on_disk, content_of, read_metrics
 

@@ -12,7 +12,7 @@ import pytest
 
 from experiments.common import checkpoints, reading, runs
 from experiments.common.config import of_flat
-from experiments.common.images import Config
+from experiments.common.image_config import Config
 from experiments.image_classification.__main__ import main
 from experiments.two_moons import __main__ as two_moons
 from tests.commands import content_of, without_times

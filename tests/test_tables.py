@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments.common import settings, tables
+from experiments.common import changes, tables
 from experiments.common.tables import Column, Table
 from experiments.report import __main__ as report
 
@@ -156,10 +156,10 @@ def test_fields_within_lists_and_objects():
 def test_settings_that_differ_are_flags():
     base = {"method": "ste", "hidden": [32], "rate": 1, "scale": False, "seed": 0, "old": 1}
     config = {"method": "ste", "hidden": [64, 64], "rate": 1.0, "scale": True, "seed": 3, "new": 1}
-    changed = settings.changes(config, base)
+    changed = changes.changes(config, base)
     assert changed == {"hidden": "64 64", "scale": "true"}
-    assert settings.flags(changed) == "--hidden 64 64 --scale"
-    assert settings.flags(settings.changes(base, config)) == "--hidden 32 --no-scale"
+    assert changes.flags(changed) == "--hidden 64 64 --scale"
+    assert changes.flags(changes.changes(base, config)) == "--hidden 32 --no-scale"
 
 
 def test_marker_of_no_table_is_named(tmp_path):

@@ -11,7 +11,7 @@ import bbinn_jax as bb
 from experiments.common import data
 from experiments.common.networks import MLP, Network
 from experiments.uncertainty import __main__ as uncertainty
-from experiments.uncertainty import foreign, networks, predictors
+from experiments.uncertainty import foreign, members, predictors
 from tests.commands import read_results
 
 SHORT = ["--preset", "digits", "--epochs", "2", "--seeds", "2", "--ensemble", "2", "--eval-images", "100"]
@@ -94,7 +94,7 @@ def test_networks_of_a_seed_hold_back_the_same_images_and_those_of_another_do_no
     assert split_seeds == {"bayesbinn-0": 0, "ste-0": 0, "ste-1": 0, "bayesbinn-1": 1, "ste-2": 1, "ste-3": 1}
     dataset = data.load("digits")
     held_back = [
-        networks.load(out / "networks" / name / f"network-{name[-1]}.safetensors", dataset).held_back.images
+        members.load(out / "networks" / name / f"network-{name[-1]}.safetensors", dataset).held_back.images
         for name in ("ste-1", "bayesbinn-0", "bayesbinn-1")
     ]
     np.testing.assert_array_equal(held_back[0], held_back[1])
@@ -107,7 +107,7 @@ def test_kept_network_has_the_accuracy_of_its_run(compared):
     dataset = data.load("digits")
     for name in ("ste-1", "bayesbinn-1"):
         folder = out / "networks" / name
-        network = networks.load(folder / "network-1.safetensors", dataset)
+        network = members.load(folder / "network-1.safetensors", dataset)
         p = bb.mode_predictive(network.apply_fn, network.posterior.natural, dataset.test.images).probabilities
         expected = read_results(folder)
         np.testing.assert_allclose(bb.metrics.accuracy(p, dataset.test.labels), expected["test_accuracy_mode"])
@@ -135,7 +135,7 @@ def test_damaged_network_is_named_with_what_to_do(compared, tmp_path, capsys):
     path.parent.mkdir()
     path.write_bytes((out / "networks" / "ste-0" / "network-0.safetensors").read_bytes()[:1000])
     with pytest.raises(ValueError, match=r"damaged .* remove the folder .*ste-0, and --resume trains"):
-        networks.load(path, data.load("digits"))
+        members.load(path, data.load("digits"))
 
 
 def test_interrupted_comparison_goes_on_and_finished_one_is_kept(compared, capsys):

@@ -19,7 +19,7 @@ import bbinn_jax as bb
 from experiments.benchmarks import timing
 from experiments.benchmarks.presets import Config
 from experiments.benchmarks.timing import Program
-from experiments.common import images, methods, networks, presets, training
+from experiments.common import image_config, methods, networks, presets, training
 from experiments.common.data import Split
 
 TRAIN_SET_SIZE = 54_000  # of MNIST
@@ -85,7 +85,7 @@ def bayesbinn(num_samples: int = 1) -> training.Method:
     return _method(dataclasses.replace(config, method=rule))
 
 
-def _method(config: images.Config) -> training.Method:
+def _method(config: image_config.Config) -> training.Method:
     plan = methods.Plan(TRAIN_SET_SIZE, config.batch_size, config.epochs)
     return methods.make(config.method, config.real_learning_rate, plan)
 

@@ -12,7 +12,7 @@ import numpy as np
 import bbinn_jax as bb
 from experiments.common import console, data, devices, methods, networks, prediction, runs, training
 from experiments.common.config import of_flat
-from experiments.common.images import Config, Settings
+from experiments.common.image_config import Config, Settings
 
 EXPERIMENT = "image_classification"
 

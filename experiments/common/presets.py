@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from experiments.common.images import Config
+from experiments.common.image_config import Config
 from experiments.common.methods import METHODS, Activations, Weights
 from experiments.common.networks import MLP, VGG
 

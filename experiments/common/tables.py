@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from experiments.common import reading, settings
+from experiments.common import changes, reading
 
 EXPERIMENTS = Path(__file__).parents[1]
 MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -74,13 +74,13 @@ def render(results: Path, table: Table) -> str:
     by = table.by or (Column("changes", "changes"),)
     if not table.by:
         for line in lines:
-            changed = settings.changes(line["config"], lines[0]["config"])
-            line["changes"] = f"`{settings.flags(changed)}`" if changed else "none"
+            changed = changes.changes(line["config"], lines[0]["config"])
+            line["changes"] = f"`{changes.flags(changed)}`" if changed else "none"
     keys = pd.Series([tuple(cell(pd.Series([look(line, column.field)]), column) for column in by) for line in lines])
     rows = []
     for key, group in keys.groupby(keys, sort=False):
         first, *others = [lines[i]["config"] for i in group.index]
-        if differing := {name for other in others for name in settings.changes(other, first)}:
+        if differing := {name for other in others for name in changes.changes(other, first)}:
             raise ValueError(f"{table.file}.jsonl: the row {key} has runs that differ in {', '.join(differing)}")
         cells = (cell(pd.Series([look(lines[i], x.field) for i in group.index]), x) for x in table.columns)
         rows.append([*key, *cells, str(len(group))])
@@ -107,7 +107,7 @@ def cell(values: "pd.Series[Any]", column: Column) -> str:
     """Mean and sample deviation of some numbers, or the texts that differ."""
     values = values.dropna()
     if column.digits is None or values.empty:
-        return ", ".join(dict.fromkeys(map(settings.as_typed, values)))
+        return ", ".join(dict.fromkeys(map(changes.as_typed, values)))
     numbers = [values.mean(), values.std()] if len(values) > 1 else [values.mean()]  # pandas divides by n - 1
     return " +- ".join(f"{column.scale * x:.{column.digits}f}" for x in numbers)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common import command, reading
-from experiments.continual_learning import figure, learner, tables
+from experiments.continual_learning import figure, learner, summary
 from experiments.continual_learning.presets import PRESETS, Config
 
 NAME = learner.EXPERIMENT
@@ -67,7 +67,7 @@ def folder(config: Config) -> str:
     return f"{config.preset}-{config.method.name}-prior-{prior}-{config.seed}"
 
 
-EXPERIMENT = command.Experiment(NAME, Config, PRESETS, prepare, run, tables.show, folder, finished)
+EXPERIMENT = command.Experiment(NAME, Config, PRESETS, prepare, run, summary.show, folder, finished)
 main = partial(command.main, EXPERIMENT)
 
 if __name__ == "__main__":

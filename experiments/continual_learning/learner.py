@@ -14,7 +14,7 @@ import numpy as np
 import bbinn_jax as bb
 from experiments.common import classifier, console, data, methods, networks, prediction, runs, training
 from experiments.common.config import of_flat
-from experiments.continual_learning import programs, tables, tasks
+from experiments.continual_learning import programs, summary, tasks
 from experiments.continual_learning.presets import Config
 
 EXPERIMENT = "continual_learning"
@@ -131,7 +131,7 @@ def run(config: Config, prepared: Prepared, out: Path) -> dict[str, Any]:
     }
     of_seeds = [[line for line in outcome.progress.history if line["seed"] == seed] for seed in seeds]
     keep(config, dataset, outcome.learned, out)
-    return runs.summary([common | tables.results_of(lines) for lines in of_seeds])
+    return runs.summary([common | summary.results_of(lines) for lines in of_seeds])
 
 
 def keep(config: Config, dataset: data.Dataset, learned: tasks.Learned, out: Path) -> None:
@@ -177,7 +177,7 @@ def train(config: Config, prepared: Prepared, learned: tasks.Learned, keys: jax.
         runs.append_metrics(out, lines)
         now = runs.Progress(task, seconds + time.perf_counter() - start, history)
         runs.save_checkpoint(out, EXPERIMENT, config, learned[:2], now)
-        report(tables.progress(lines))
+        report(summary.progress(lines))
     progress = runs.Progress(history[-1]["task"], seconds + time.perf_counter() - start, history)
     return Outcome(learned, progress, compile_seconds)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from experiments.common import images, methods
+from experiments.common import image_config, methods
 from experiments.common.config import BELOW_ONE, check_ranges
 from experiments.common.methods import Activations, Weights
 from experiments.common.networks import MLP
@@ -30,7 +30,7 @@ METHODS: dict[str, Any] = {kind.name: kind for kind in get_args(Methods)}
 
 
 @dataclass(frozen=True)
-class Config(images.Settings):
+class Config(image_config.Settings):
     """Trains a binary network on one task after the other and shows what it forgets."""
 
     method: Methods = field(default_factory=Chained)

@@ -4,7 +4,7 @@
     python -m experiments.image_classification --preset mnist-short --method ste
     python -m experiments.image_classification --preset cifar10 --seeds 5 --resume
 
-Every field of `images.Config` is a flag. The run folder holds config.json,
+Every field of `image_config.Config` is a flag. The run folder holds config.json,
 metrics.jsonl, checkpoints, results.json and a figure.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from experiments.common import classifier, command, console, devices
-from experiments.common.images import Config
+from experiments.common.image_config import Config
 from experiments.common.presets import PRESETS
 from experiments.image_classification import figure
 

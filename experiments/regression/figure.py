@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from experiments.common import full_batch
-from experiments.common.colours import BLUE, ORANGE
+from experiments.common.methods import STE, BayesBiNN
 from experiments.regression.data import Data
 
 
@@ -28,10 +28,12 @@ def draw(path: Path, results: dict[str, Any], data: Data, curves: dict[str, np.n
     for name, axes in panels.items():
         if name == "mean":
             low, high = curves["mean"] - 2 * curves["std"], curves["mean"] + 2 * curves["std"]
-            axes.fill_between(line, low, high, color=BLUE, alpha=0.22, linewidth=0, label="+- 2 standard deviations")
-            axes.plot(line, curves["samples"].T, color=BLUE, linewidth=0.5, alpha=0.5)
+            axes.fill_between(
+                line, low, high, color=BayesBiNN.color, alpha=0.22, linewidth=0, label="+- 2 standard deviations"
+            )
+            axes.plot(line, curves["samples"].T, color=BayesBiNN.color, linewidth=0.5, alpha=0.5)
         axes.scatter(data.inputs, data.targets, s=7, color="#555753", linewidths=0, label="training pairs")
-        axes.plot(line, curves[name], color=ORANGE if name == "ste" else BLUE, linewidth=2.2)
+        axes.plot(line, curves[name], color=STE.color if name == "ste" else BayesBiNN.color, linewidth=2.2)
         axes.set(xlabel="input (standardised)", xlim=(line.min(), line.max()), ylim=(-3.5, 3.5))
         axes.grid(alpha=0.25)
     panels["ste"].set_ylabel("target (standardised)")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments.common import reading, settings
+from experiments.common import changes, reading
 from experiments.common.endings import printable
 
 EXPERIMENT = "image_classification"
@@ -183,11 +183,11 @@ def _runs(where: Path | str, results: dict[str, Any], epochs: list[Any], where_c
 
 def _changes(results: dict[str, Any], config: dict[str, Any]) -> str:
     """What a run's settings change of its preset, and its preset where that is not one of the paper."""
-    preset = settings.of_preset(results["preset"], results["method"])
+    preset = changes.of_preset(results["preset"], results["method"])
     of_the_paper = preset and results["preset"] in (results["dataset"], f"{results['dataset']}-short")
     texts = [] if of_the_paper else [f"preset {results['preset']}"]
     of_the_row = ("dataset", "method", "epochs")
-    changed = {x: value for x, value in settings.changes(config, preset, every=True).items() if x not in of_the_row}
+    changed = {x: value for x, value in changes.changes(config, preset, every=True).items() if x not in of_the_row}
     texts += [f"{x}={value}" for x, value in changed.items()] if config else ["settings unknown"]
     return printable(", ".join(texts))
 

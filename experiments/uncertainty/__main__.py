@@ -28,7 +28,7 @@ from experiments.common import command, console, data, presets, runs
 from experiments.common.config import LARGEST, MOST_EPOCHS, MOST_SEEDS, Run, check_ranges
 from experiments.common.endings import user_errors
 from experiments.common.prediction import Network, part
-from experiments.uncertainty import figure, networks
+from experiments.uncertainty import figure, members
 from experiments.uncertainty.foreign import foreign_images
 from experiments.uncertainty.predictors import SIGNALS, ask, scores
 
@@ -117,9 +117,9 @@ def networks_of(config: Config, seed: int, dataset: data.Dataset, folder: Path) 
     bayesbinn = presets.PRESETS[BAYESBINN[config.preset]]("bayesbinn")
     changes = {"split_seed": seed} | ({} if config.epochs is None else {"epochs": config.epochs})
     wanted = [(ste, seed * config.ensemble + member) for member in range(config.ensemble)] + [(bayesbinn, seed)]
-    paths = [networks.train(of, folder, config.resume, seed=of_seed, **changes) for of, of_seed in wanted]
+    paths = [members.train(of, folder, config.resume, seed=of_seed, **changes) for of, of_seed in wanted]
     with user_errors():
-        *members, posterior = (networks.load(path, dataset) for path in paths)
+        *members, posterior = (members.load(path, dataset) for path in paths)
     return members, posterior
 
 

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from bbinn_jax import metrics
 from experiments.common.colours import BLUE, GREY, ORANGE, RED
+from experiments.common.methods import STE, BayesBiNN
 from experiments.uncertainty.predictors import Compared, Predictor
 
 
@@ -22,7 +23,7 @@ def draw(path: Path, title: str, compared: Compared, labels: jax.Array) -> None:
         labels: of the test images, [n].
     """
     ste, mean = compared.ste, max(compared.means, key=lambda predictor: predictor.networks)
-    colors = ((ste, ORANGE), (compared.ensemble, RED), (compared.mode, GREY), (mean, BLUE))
+    colors = ((ste, STE.color), (compared.ensemble, "black"), (compared.mode, GREY), (mean, BayesBiNN.color))
     figure = Figure(figsize=(12, 7.6), layout="constrained")
     figure.suptitle(f"{title}: what binary networks know of what they do not know", fontsize=14, fontweight="bold")
     panels = figure.subplot_mosaic("AAABBB;CCDDEE")

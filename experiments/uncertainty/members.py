@@ -4,12 +4,12 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from experiments.common import classifier, command, data, images, prediction
+from experiments.common import classifier, command, data, image_config, prediction
 from experiments.common.presets import PRESETS
 
 TRAINING = command.Experiment(
     classifier.EXPERIMENT,
-    images.Config,
+    image_config.Config,
     PRESETS,
     classifier.prepare,
     run=lambda *prepared: classifier.run(*prepared).results,
@@ -18,7 +18,7 @@ TRAINING = command.Experiment(
 )
 
 
-def train(config: images.Config, folder: Path, resume: bool, **changes: Any) -> Path:
+def train(config: image_config.Config, folder: Path, resume: bool, **changes: Any) -> Path:
     """Trains a network, or with resume what is not trained of it yet, in a folder inside this one; returns its file."""
     config = dataclasses.replace(config, resume=resume, overwrite=not resume, **changes)
     out = folder / f"{config.method.name}-{config.seed}"
