@@ -31,7 +31,7 @@ COMMANDS = {
     image_classification: TINY,
     continual_learning: ["--hidden", "8"],
     uncertainty: [],
-    benchmarks: ["--quick"],
+    benchmarks: ["--preset", "quick"],
 }
 
 
