@@ -273,6 +273,20 @@ def test_finished_run_is_not_overwritten_unless_told(run, capsys):
     assert_finished_run_stays(capsys, main, TINY, (results, out))
 
 
+@pytest.mark.parametrize("folder", [None, "programs"])
+def test_programs_are_compiled_anew_unless_there_is_a_folder_for_them(monkeypatch, capsys, folder):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    if folder:
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", folder)
+    enabled = jax.config.jax_enable_compilation_cache
+    try:
+        jax.config.update("jax_enable_compilation_cache", True)
+        refused(capsys, main, ["--seed", "-1"])
+        assert jax.config.jax_enable_compilation_cache == (folder is not None)
+    finally:
+        jax.config.update("jax_enable_compilation_cache", enabled)
+
+
 def test_presets_are_valid_and_quick_is_one_of_them():
     assert PRESETS["full"]() == Config(preset="full")
     assert {name: preset().preset for name, preset in PRESETS.items()} == {"full": "full", "quick": "quick"}

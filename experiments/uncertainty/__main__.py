@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from functools import partial, reduce
 from operator import getitem
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 
@@ -65,48 +65,42 @@ STE = {"digits": "digits", "mnist": "mnist-bayes"}
 BAYESBINN = {"digits": "digits-bayes", "mnist": "mnist-bayes"}
 
 
-class Prepared(NamedTuple):
-    """What a run needs."""
-
-    dataset: data.Dataset
-    test: data.Split
-    foreign: dict[str, jax.Array]  # images by title
+Prepared = tuple[data.Dataset, dict[str, jax.Array]]
 
 
 def prepare(config: Config) -> Prepared:
-    """Loads the images and makes foreign ones."""
-    dataset = data.load(config.preset)
-    first = slice(config.eval_images)
+    """Loads the images, and makes foreign ones, by title."""
+    dataset, first = data.load(config.preset), slice(config.eval_images)
     foreign = foreign_images(dataset, config.preset, jax.random.key(0))
-    return Prepared(dataset, part(dataset.test, first), {title: images[first] for title, images in foreign.items()})
+    return dataset._replace(test=part(dataset.test, first)), {title: x[first] for title, x in foreign.items()}
 
 
 def run(config: Config, prepared: Prepared, out: Path) -> dict[str, Any]:
     """Trains what is not trained yet, compares, draws and returns the results."""
     start = time.perf_counter()
-    test, foreign = prepared.test, list(prepared.foreign)
+    dataset, foreign = prepared
     lines, entropies = [], []
     for seed in range(config.seed, config.seed + config.seeds):
-        ste, bayesbinn = networks_of(config, seed, prepared.dataset, out / "networks")
+        ste, bayesbinn = networks_of(config, seed, dataset, out / "networks")
         held_back = part(bayesbinn.held_back, slice(config.eval_images))
-        images = {"test": test.images, "validation": held_back.images, **prepared.foreign}
+        images = {"test": dataset.test.images, "validation": held_back.images, **foreign}
         console.write(f"seed {seed}: {sum(map(len, images.values())):,} images before {len(ste) + 1} networks")
         compared = ask(ste, bayesbinn, images, jax.random.key(seed))
         entropies.append(float(bb.diagnostics.entropy_bits_per_weight(bayesbinn.posterior.natural)))
         predictors = [*compared[:3], *compared.means]
         for name, count, answers in predictors:
-            scored = scores(answers, (test.labels, held_back.labels), foreign)
+            scored = scores(answers, (dataset.test.labels, held_back.labels), list(foreign))
             runs.to_json(scored | {"seed": seed})  # raises for what is not finite before it is drawn
             lines.append({"seed": seed, "predictor": name, "networks": count, "scores": scored})
         if seed == config.seed:
-            figure.draw(out / "figure.png", f"{config.preset}, seed {seed}", compared, test.labels)
+            figure.draw(out / "figure.png", f"{config.preset}, seed {seed}", compared, dataset.test.labels)
     return {
         "dataset": config.preset,
         "seeds": config.seeds,
         "wall_seconds": time.perf_counter() - start,
         "posterior_entropy_bits_per_weight": statistics.fmean(entropies),
-        "foreign": foreign,
-        "predictors": [summary(predictor.name, lines) for predictor in predictors],
+        "foreign": list(foreign),
+        "predictors": [summary([line for line in lines if line["predictor"] == x.name]) for x in predictors],
         "runs": lines,
     }
 
@@ -123,34 +117,12 @@ def networks_of(config: Config, seed: int, dataset: data.Dataset, folder: Path) 
     return members, posterior
 
 
-def summary(name: str, lines: list[dict[str, Any]]) -> dict[str, Any]:
+def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
     """A predictor's mean scores and, of several seeds, their sample deviations."""
-    count, *_ = (line["networks"] for line in lines if line["predictor"] == name)
-    scored = [line["scores"] for line in lines if line["predictor"] == name]
+    scored = [line["scores"] for line in lines]
     mean = jax.tree.map(lambda *x: statistics.fmean(x), *scored)
     std = jax.tree.map(lambda *x: statistics.stdev(x), *scored) if len(scored) > 1 else None
-    return {"name": name, "networks": count, "mean": mean, "std": std}
-
-
-def show(results: dict[str, Any]) -> None:
-    """The closing tables: a line for each predictor."""
-    of_seeds = f"seed {results['seed']}" if results["seeds"] == 1 else f"mean +- std of {results['seeds']} seeds"
-    title = f"{results['dataset']}, {of_seeds}"
-
-    def table(title: str, predictors: list[dict[str, Any]], columns: Sequence[tuple[str, ...]]) -> None:
-        rows = [[x["name"], *(_cell(x, style, path) for _, style, *path in columns)] for x in predictors]
-        console.write_table(title, ["", *(column[0] for column in columns)], rows)
-
-    table(f"Test images of {title}", results["predictors"], QUALITY)
-    for signal in SIGNALS:
-        told = f"Foreign images by {signal.replace('_', ' ')}, AUROC: {title}"
-        able = [x for x in results["predictors"] if x["networks"] > 1 or signal == "entropy"]
-        table(told, able, [(kind, "{:.4f}", "foreign", kind, signal, "auroc") for kind in results["foreign"]])
-    console.write(
-        "scaled: with an output temperature fitted on validation images; NLL in nats; AUROC: how well foreign images "
-        "are told from test images, 1 is always and 0.5 by chance",
-        f"posterior of BayesBiNN: {results['posterior_entropy_bits_per_weight']:.3f} bits per weight",
-    )
+    return {"name": lines[0]["predictor"], "networks": lines[0]["networks"], "mean": mean, "std": std}
 
 
 # Titles, and how and where to look in the scores.
@@ -165,9 +137,29 @@ QUALITY = (
 )
 
 
-def _cell(predictor: dict[str, Any], style: str, path: list[str]) -> str:
-    found = (reduce(getitem, path, predictor[which]) for which in ("mean", "std") if predictor[which])
-    return " +- ".join(map(style.format, found))
+def show(results: dict[str, Any]) -> None:
+    """The closing tables: a line for each predictor."""
+    of_seeds = f"seed {results['seed']}" if results["seeds"] == 1 else f"mean +- std of {results['seeds']} seeds"
+    title = f"{results['dataset']}, {of_seeds}"
+
+    def cell(predictor: dict[str, Any], style: str, *path: str) -> str:
+        found = (reduce(getitem, path, predictor[which]) for which in ("mean", "std") if predictor[which])
+        return " +- ".join(map(style.format, found))
+
+    def table(title: str, predictors: list[dict[str, Any]], columns: Sequence[tuple[str, ...]]) -> None:
+        rows = [[x["name"], *(cell(x, *how) for _, *how in columns)] for x in predictors]
+        console.write_table(title, ["", *(name for name, *_ in columns)], rows)
+
+    table(f"Test images of {title}", results["predictors"], QUALITY)
+    for signal in SIGNALS:
+        told = f"Foreign images by {signal.replace('_', ' ')}, AUROC: {title}"
+        able = [x for x in results["predictors"] if x["networks"] > 1 or signal == "entropy"]
+        table(told, able, [(kind, "{:.4f}", "foreign", kind, signal, "auroc") for kind in results["foreign"]])
+    console.write(
+        "scaled: with an output temperature fitted on validation images; NLL in nats; AUROC: how surely foreign "
+        "images are told from test images (0.5: by chance)",
+        f"posterior of BayesBiNN: {results['posterior_entropy_bits_per_weight']:.3f} bits per weight",
+    )
 
 
 EXPERIMENT = command.Experiment("uncertainty", Config, PRESETS, prepare, run, show)

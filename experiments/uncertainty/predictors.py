@@ -36,11 +36,11 @@ class Compared(NamedTuple):
 def ask(ste: list[Network], bayesbinn: Network, images: dict[str, jax.Array], key: jax.Array) -> Compared:
     """What each predictor says of all images; the key is for the networks that are drawn from the posterior."""
     every = jnp.concatenate(list(images.values()))
-    ends = np.cumsum([len(x) for x in images.values()])
+    ends = np.cumsum([len(x) for x in images.values()])[:-1]
 
     def predictor(name: str, networks: int, every: bb.Prediction) -> Predictor:
-        slices = {title: slice(end - len(x), end) for (title, x), end in zip(images.items(), ends, strict=True)}
-        return Predictor(name, networks, {title: prediction.part(every, place) for title, place in slices.items()})
+        parts = zip(*(jnp.split(field, ends) for field in every), strict=True)
+        return Predictor(name, networks, dict(zip(images, map(bb.Prediction._make, parts), strict=True)))
 
     def of_mode(network: Network) -> bb.Prediction:
         return jax.jit(partial(bb.mode_predictive, network.apply_fn))(network.posterior.natural, every)
