@@ -17,7 +17,7 @@ jax.config.update("jax_default_matmul_precision", "highest")
 LIBRARY = {path.stem.strip("_") for path in (Path(__file__).parents[1] / "bbinn_jax").glob("*.py")}
 LIBRARY |= {"claims", "errors", "optimizers", "trajectories"}
 # Where optax promotes dtypes, in its bias correction: there test_nothing_is_promoted_in_silence tests what is ours.
-PROMOTING = {"bayesbinn", "claims", "optimizers", "pmf", "trajectories"}
+PROMOTING = {"bayesbinn", "claims", "nnx", "optimizers", "pmf", "trajectories"}
 
 
 @pytest.fixture(autouse=True)

@@ -298,7 +298,7 @@ def test_images_and_labels_that_cannot_be_trained_on_are_named(monkeypatch, case
     images, labels, expected = BAD_PIXELS[case]
     good = (IMAGES_OF_3, np.array([0, 1, 1]))
     parts = ((images, labels), good) if part == "training" else (good, (images, labels))
-    monkeypatch.setitem(data.LOADERS, "mine", lambda: (*parts, 2))
+    monkeypatch.setitem(data.DATASETS, "mine", lambda: (*parts, 2))
     with pytest.raises(ValueError, match=f"^data set 'mine': the {part} ") as error:
         data.load("mine")
     assert expected in str(error.value)
@@ -313,7 +313,7 @@ def test_images_and_labels_that_cannot_be_trained_on_are_named(monkeypatch, case
     ],
 )
 def test_images_that_do_not_go_together_are_named(monkeypatch, train, test, expected):
-    monkeypatch.setitem(data.LOADERS, "mine", lambda: ((train, np.array([0, 1, 1])), (test, np.array([0, 1, 1])), 2))
+    monkeypatch.setitem(data.DATASETS, "mine", lambda: ((train, np.array([0, 1, 1])), (test, np.array([0, 1, 1])), 2))
     with pytest.raises(ValueError, match="data set 'mine'") as error:
         data.load("mine")
     assert expected in str(error.value)

@@ -208,7 +208,7 @@ def test_folder_of_a_run_that_goes_on_is_refused(tmp_path, capsys):
 BAD_ARGUMENTS = {
     "unknown preset": (["--preset", "imagenet"], ["--preset", "imagenet", "digits"]),
     "unknown method": (["--method", "sgd"], ["--method", "sgd", "bayesbinn"]),
-    "unknown data set": (["--dataset", "svhn"], ["--dataset", "svhn"]),
+    "unknown data set": (["--dataset", "svhn"], ["dataset", "svhn"]),
     "preset without a value": (["--preset"], ["--preset"]),
     "unknown flag": (["--learning-rat", "0.1"], ["--learning-rat"]),
     "not a number": (["--learning-rate", "fast"], ["--learning-rate", "fast"]),
