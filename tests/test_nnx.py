@@ -391,7 +391,7 @@ def test_layers_of_flax_refuse_noise_of_activations():
         LOSSES["activations"](plain, KEY, X, Y)
     moments = bb.nnx.Moments(plain.kernel[...], jnp.ones((6, 2)), KEY)
     plain.kernel.copy_from(jax.tree.map(lambda _: moments, plain.kernel))
-    with pytest.raises((TypeError, ValueError), match="moments of weights are for BinaryLinear|dtype"):  # flax 0.12.0
+    with pytest.raises((TypeError, ValueError), match=r"moments of weights are for BinaryLinear|dtype"):  # flax 0.12.0
         plain(X)
     assert np.isfinite(LOSSES["weights"](bb.nnx.mode(Network()), KEY, X, Y))
 
