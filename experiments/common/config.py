@@ -21,6 +21,7 @@ import tyro
 from experiments.common.endings import user_errors
 
 Config = TypeVar("Config")
+_CHOOSE = "Choose among these; the flags below are those of what is chosen:"
 
 LARGEST = 2**31 - 1
 # More is a slip of the finger, and beyond memory, or beyond 2**31 steps or weights of a layer.
@@ -82,7 +83,7 @@ def parse(
                     default=default,
                     prog=prog,
                     args=argv,
-                    description="\n".join([config_class.__doc__ or "", "", *texts]),
+                    description="\n".join([config_class.__doc__ or "", "", _CHOOSE, *texts]),
                     config=(tyro.conf.AvoidSubcommands, tyro.conf.OmitArgPrefixes),
                 )
         except SystemExit as stop:
