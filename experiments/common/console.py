@@ -83,7 +83,11 @@ def diagnosis(results: dict[str, Any]) -> str:
     if flipped < 0.001:
         return f"{text}; it never moved: raise --learning-rate or --epochs, or lower --init-scale"
     if entropy < 0.01:
-        return f"{text}; it is saturated and every sample is the mode: --noise activations with a lower --learning-rate"
+        of_weights = results.get("config", {}).get("noise") != "activations"
+        flags = (
+            "--noise activations with a lower --learning-rate" if of_weights else "lower --learning-rate, or --epochs"
+        )
+        return f"{text}; it is saturated and every sample is the mode: {flags}"
     if entropy > 0.95:
         return f"{text}; it fell back to its prior: lower --kl-weight"
     return text

@@ -31,20 +31,22 @@ class Run(NamedTuple):
     verified: bool
 
 
-def read(folder: Path) -> Run:
+def read(folder: str | Path) -> Run:
     """Reads a run folder.
 
     Raises:
         ValueError: a file is damaged; one line that names it, and its line.
         OSError: a file cannot be read.
     """
-    config, metrics, results = (folder / name for name in ("config.json", "metrics.jsonl", "results.json"))
+    if not Path(folder).is_dir():
+        raise FileNotFoundError(f"there is no run folder {folder}")
+    config, metrics, results = (Path(folder) / name for name in ("config.json", "metrics.jsonl", "results.json"))
     found = read_object(results) if results.exists() else None
     return Run(
         read_object(config) if config.exists() else {},
         read_lines(metrics) if metrics.exists() else [],
         found,
-        verified=found is not None and verify(folder, found),
+        verified=found is not None and verify(Path(folder), found),
     )
 
 

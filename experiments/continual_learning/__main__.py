@@ -32,7 +32,7 @@ def prepare(config: Config) -> learner.Prepared:
 
 def read_beside(folder: Path | None) -> dict[str, Any] | None:
     """The results of the run that the figure shows next to this one."""
-    results = None if folder is None else reading.read(folder).results
+    results = reading.read(folder).results if folder is not None and folder.is_dir() else None
     of_this_kind = results is not None and results.get("experiment") == NAME and "curve_accuracy" in results
     if folder is not None and not of_this_kind:
         raise ValueError(f"beside must be the folder of a finished run of {NAME}, got {str(folder)!r}")
