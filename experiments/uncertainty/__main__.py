@@ -113,8 +113,8 @@ def networks_of(config: Config, seed: int, dataset: data.Dataset, folder: Path) 
     wanted = [(ste, seed * config.ensemble + member) for member in range(config.ensemble)] + [(bayesbinn, seed)]
     paths = [members.train(of, folder, config.resume, seed=of_seed, **changes) for of, of_seed in wanted]
     with user_errors():
-        *members, posterior = (members.load(path, dataset) for path in paths)
-    return members, posterior
+        *ensemble, posterior = (members.load(path, dataset) for path in paths)
+    return ensemble, posterior
 
 
 def summary(lines: list[dict[str, Any]]) -> dict[str, Any]:
