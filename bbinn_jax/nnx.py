@@ -142,7 +142,7 @@ class BinaryConv(nnx.Module):
             those of `BinaryLinear`.
 
     Inputs are [..., *spatial, in_features]. A 2-D convolution without dilation, groups and precision is that of
-    `bbinn_jax.linen`, which has no forward-mode derivative.
+    `bbinn_jax.linen`, whose derivatives are fast inside of loops.
 
     >>> layer = BinaryConv(2, 4, (3, 3), rngs=nnx.Rngs(0))
     >>> print(layer.binary_kernel.shape, layer(jnp.ones((1, 8, 8, 2))).shape)

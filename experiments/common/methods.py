@@ -32,9 +32,14 @@ class Plan(NamedTuple):
     batch_size: int
     epochs: int
 
+    @property
+    def steps(self) -> int:
+        """How many steps there are; an epoch leaves a last incomplete batch out."""
+        return self.epochs * (self.train_set_size // self.batch_size)
+
     def falling(self, rate: float) -> optax.Schedule:
-        """From a rate down to 0 in these epochs, as a cosine."""
-        return optax.cosine_decay_schedule(rate, self.epochs * (self.train_set_size // self.batch_size))
+        """From a rate down to 0 in these steps, as a cosine."""
+        return optax.cosine_decay_schedule(rate, self.steps)
 
 
 def make(settings: "Settings", real_learning_rate: float, plan: Plan) -> Method:
@@ -190,8 +195,7 @@ class PMF:
 
     def make(self, plan: Plan) -> Method:
         """Trains latent weights, seen through a tanh."""
-        steps = plan.epochs * (plan.train_set_size // plan.batch_size)
-        beta = optax.exponential_decay(1.0, steps, self.final_beta)
+        beta = optax.exponential_decay(1.0, plan.steps, self.final_beta)
         return Method(
             init=lambda key, tree: jax.tree.map(lambda x: 0.1 * x, _uniform(key, tree)),
             expected_loss=_loss_of(lambda weights: weights),
@@ -247,6 +251,11 @@ class FullPrecision:
 
 Settings = BayesBiNN | STE | Bop | PMF | BiMU | FullPrecision
 METHODS: dict[str, Any] = {kind.name: kind for kind in get_args(Settings)}
+
+
+def choose(kinds: dict[str, Any], name: str, **changes: dict[str, Any]) -> Any:
+    """The settings of a method: its own defaults, and what is changed of them, as in ``bop={"gamma": 1e-2}``."""
+    return kinds[name](**changes.get(name, {}))
 
 
 def _clipped_adam(plan: Plan, learning_rate: float) -> optax.GradientTransformation:

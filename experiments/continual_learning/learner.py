@@ -159,17 +159,14 @@ def train(config: Config, prepared: Prepared, learned: tasks.Learned, keys: jax.
     compiled = programs.compile_programs(config, prepared.problem, learned, keys, prepared.dataset)
     compile_seconds = time.perf_counter() - start
 
+    curve_progress = [end / config.epochs for end in curve_epochs(config)]
     start = time.perf_counter()
     for task, report in console.epochs(done + 1, config.stop_after_tasks or config.tasks, unit="task"):
         before = learned.state.params[0]
         learned, values = train_task(config, compiled, learned, task, out)
         values |= compiled.describe(learned.state, before)
         lines = [
-            {
-                "task": task,
-                "seed": config.seed + i,
-                "curve_progress": [end / config.epochs for end in curve_epochs(config)],
-            }
+            {"task": task, "seed": config.seed + i, "curve_progress": curve_progress}
             | {name: np.asarray(value[i]).tolist() for name, value in values.items()}
             for i in range(config.seeds)
         ]

@@ -6,12 +6,13 @@ A preset is the record of an experiment: its command and numbers are in RESULTS.
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from experiments.common import image_config, methods
 from experiments.common.config import BELOW_ONE, check_ranges
-from experiments.common.methods import Activations, Weights
+from experiments.common.methods import Activations, Weights, choose
 from experiments.common.networks import MLP
 
 
@@ -27,6 +28,7 @@ class Chained(methods.BayesBiNN):
 
 Methods = methods.Settings | Chained  # the last one of a name is taken
 METHODS: dict[str, Any] = {kind.name: kind for kind in get_args(Methods)}
+_method = partial(choose, METHODS)
 
 
 @dataclass(frozen=True)
@@ -135,11 +137,6 @@ def permuted_mnist_stream(method: str) -> Config:
         eval_images=300,
         curve_points=1,
     )
-
-
-def _method(name: str, **changes: dict[str, Any]) -> Any:
-    """The settings of a method: its own defaults, and what is changed of them."""
-    return METHODS[name](**changes.get(name, {}))
 
 
 PRESETS: dict[str, Callable[[str], Config]] = {

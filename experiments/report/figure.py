@@ -68,12 +68,12 @@ def learning_curves(axes: Axes, dataset: str, rows: list[pd.DataFrame]) -> None:
         axes.fill_between(means.index, curves.min(axis=1), curves.max(axis=1), color=color, alpha=0.2, lw=0)
         shown += [curves.min().min(), curves.max().max()]
     edge = axes.get_yaxis_transform()
-    paper = {method: 100 - PAPER[dataset, method][0] for method in styles if (dataset, method) in PAPER}
-    for method, error in paper.items():
+    published = {method: 100 - PAPER[dataset, method][0] for method in styles if (dataset, method) in PAPER}
+    for method, error in published.items():
         axes.plot([0.98, 1.03], [error, error], color=COLORS[method], transform=edge, clip_on=False, linewidth=2)
-    if paper:
-        axes.text(1.04, sum(paper.values()) / len(paper), "paper,\n500 epochs", transform=edge, va="center")
-    shown += paper.values()
+    if published:
+        axes.text(1.04, sum(published.values()) / len(published), "paper,\n500 epochs", transform=edge, va="center")
+    shown += published.values()
 
     lengths = [row.iloc[0]["epochs"] for row in rows]
     if max(lengths) >= 5 * min(lengths):  # else the short curves are a stroke at the left
