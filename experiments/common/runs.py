@@ -82,7 +82,7 @@ def check(folder: Path, experiment: str, config: Any) -> dict[str, Any] | None:
         raise FileExistsError(
             f"--out {folder} holds files that are no run's, or its config.json is damaged; choose another folder"
         )
-    if resume:
+    if resume and folder.exists():
         check_same(folder, experiment, config)
         try:
             return reading.read(folder).results
