@@ -482,8 +482,8 @@ def test_nothing_is_promoted_in_silence(dtype, key):
     ]
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         for function in leafwise:
-            assert {x.dtype for x in jax.tree.leaves(function(natural))} == {jnp.dtype(dtype)}
-        assert [f(natural).dtype for f in totals] == [jnp.float32] * len(totals)
+            assert {x.dtype for x in jax.tree.leaves(jax.eval_shape(function, natural))} == {jnp.dtype(dtype)}
+        assert [jax.eval_shape(f, natural).dtype for f in totals] == [jnp.float32] * len(totals)
 
 
 def test_a_tree_of_two_dtypes_has_the_wider_sum(x64):
