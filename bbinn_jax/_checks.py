@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -76,11 +77,22 @@ def check_count(name: str, value: Any, minimum: int) -> int:
     return int(count)
 
 
-def check_key(key: Any, next_name: str) -> None:
-    """Raises TypeError where the first argument is not a random key, as when it is forgotten or swapped."""
+def check_key(key: Any, place: str) -> None:
+    """Raises TypeError for what is not a random key, as where it is forgotten or swapped; place is where it stands."""
     is_array = isinstance(key, jax.Array | np.ndarray)
     if not is_array or not (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.dtype == np.uint32):
-        raise TypeError(f"key must be a jax.random key and comes first, before {next_name}, got {in_one_line(key)}")
+        raise TypeError(f"key must be a jax.random key and comes {place}, got {in_one_line(key)}")
+
+
+def check_function(name: str, function: Any) -> None:
+    """Raises TypeError for a model of Flax, which holds its weights or wants them in a dict of collections."""
+    advice = {
+        nnx.Module: "network, natural = bb.nnx.as_function(model)",
+        nn.Module: 'lambda weights, x: model.apply({"params": weights}, x)',
+    }
+    for kind, instead in advice.items():
+        if isinstance(function, kind):
+            raise TypeError(f"{name} must be a function of weights, got {type(function).__name__}: {instead}")
 
 
 def check_floating(name: str, tree: PyTree) -> None:

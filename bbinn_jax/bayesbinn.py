@@ -203,7 +203,7 @@ def init_natural(key: jax.Array, params: PyTree = ..., *, scale: float = 10.0) -
     >>> print(init_natural(jax.random.key(0), {"w": jnp.zeros(4)}, scale=2.0))
     {'w': Array([ 2., -2., -2., -2.], dtype=float32)}
     """
-    check_key(key, "params")
+    check_key(key, "first, before params")
     scale = check_non_negative("scale", scale)
     check_floating("params", params)
     fair_coins = sample(key, jax.tree.map(jnp.zeros_like, params))

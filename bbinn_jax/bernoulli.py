@@ -225,7 +225,7 @@ def logistic_noise(key: jax.Array, natural: PyTree = ...) -> PyTree:
         odds = jnp.where(is_positive, 2 - tail, tail) / jnp.where(is_positive, tail, 2 - tail)  # u / (1 - u)
         return (0.5 * jnp.log(odds)).astype(x.dtype)
 
-    check_key(key, "natural")
+    check_key(key, "first, before natural")
     check_floating("natural", natural)
     leaves, treedef = jax.tree.flatten(natural)
     keys = jax.random.split(key, len(leaves))
@@ -253,7 +253,7 @@ def sample(key: jax.Array, natural: PyTree = ...) -> PyTree:
     >>> print(sample(jax.random.key(0), jnp.array([-9.0, 0.0, 9.0])))
     [-1. -1.  1.]
     """
-    check_key(key, "natural")
+    check_key(key, "first, before natural")
     check_floating("natural", natural)
     # In bfloat16 lambda + delta would often be 0, which is no fair coin.
     wide = jax.tree.map(lambda x: x.astype(at_least_float32(x.dtype)), natural)

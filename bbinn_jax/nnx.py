@@ -31,7 +31,7 @@ from flax import nnx
 from bbinn_jax import bernoulli, objective
 from bbinn_jax._affine import affine
 from bbinn_jax._boxes import named_leaves
-from bbinn_jax._checks import PyTree, checked_loss
+from bbinn_jax._checks import PyTree, check_key, checked_loss
 from bbinn_jax._convolution import convolution
 from bbinn_jax._dtypes import EPS
 from bbinn_jax.linen import natural_initializer
@@ -261,6 +261,7 @@ def add_noise(key: jax.Array, model: Any, variance: PyTree) -> None:
 
     Raises:
         ValueError: a `BinaryLinear` or `BinaryConv` without a variance, or one of another shape.
+        TypeError: key is not a random key.
 
     >>> model = BinaryLinear(100, 1, kernel_init=nn.initializers.zeros, rngs=nnx.Rngs(0))  # of fair coins
     >>> variance = jax.tree.map(jnp.ones_like, nnx.state(model, BinaryParam))
@@ -270,6 +271,7 @@ def add_noise(key: jax.Array, model: Any, variance: PyTree) -> None:
 
     Source: arXiv 1506.02557, section 2.2.
     """
+    check_key(key, "first, before model")
     layers = [(path, node) for path, node in nnx.iter_graph(model) if isinstance(node, BinaryLinear | BinaryConv)]
     given = {name: x for name, _, x in named_leaves(variance)}
     for (path, layer), layer_key in zip(layers, jax.random.split(key, max(len(layers), 1)), strict=False):
@@ -450,6 +452,8 @@ def as_function(model: Any) -> tuple[Callable[..., Any], PyTree]:
     graphdef, natural, rest = jax.tree.map(lambda x: x, _split(model))  # states share the model's own variables
 
     def network(weights: PyTree, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(weights, nnx.Module):
+            raise TypeError(f"weights must be a state, as as_function(model) returns, got {type(weights).__name__}")
         return nnx.merge(graphdef, weights, rest, copy=True)(*args, **kwargs)
 
     return network, natural

@@ -21,7 +21,8 @@ import jax
 import jax.numpy as jnp
 
 from bbinn_jax import bernoulli
-from bbinn_jax._checks import PyTree, check_count, check_non_negative, check_positive, checked_loss, path_name
+from bbinn_jax._boxes import named_leaves
+from bbinn_jax._checks import PyTree, check_count, check_key, check_non_negative, check_positive, checked_loss
 from bbinn_jax._dtypes import EPS
 from bbinn_jax._mapping import over_leading_axis
 from bbinn_jax._tracing import dependence
@@ -75,7 +76,7 @@ def expected_loss(
     Raises:
         ValueError: temperature not positive, num_samples negative, or (when
             f is traced) a loss that is not a scalar.
-        TypeError: when f is traced: has_aux and what loss_fn returns do not fit.
+        TypeError: when f is traced: key is not a random key; has_aux and what loss_fn returns do not fit.
 
     >>> loss = expected_loss(lambda w: jnp.sum(w**2), temperature=1.0, num_samples=0)
     >>> value, grad = jax.value_and_grad(loss)(jnp.array([0.5, -0.5]), jax.random.key(0))
@@ -87,9 +88,13 @@ def expected_loss(
     num_samples = check_count("num_samples", num_samples, 0)
 
     def loss_at_expectation(natural: PyTree, key: jax.Array, *args: Any) -> Any:
+        if key is not None:  # which is not used
+            check_key(key, "second")
         return checked_loss(loss_fn, has_aux, _expectation(natural, eps), *args)
 
     def loss_over_samples(natural: PyTree, key: jax.Array, *args: Any) -> Any:
+        check_key(key, "second")
+
         def loss_of_sample(key: jax.Array, natural: PyTree) -> Any:
             weights = relaxed_sample(key, natural, temperature=temperature, eps=eps)
             return checked_loss(loss_fn, has_aux, weights, *args)
@@ -125,7 +130,7 @@ def moment_loss(loss_fn: Callable[..., Any], *, has_aux: bool = False, eps: floa
         ValueError: when f is traced: a weight is used and its variance is not, so that it would be trained without
             any noise (a layer that knows of no variance, or a lifted transformation that hides it); a loss that is
             not a scalar.
-        TypeError: when f is traced: has_aux and what loss_fn returns do not fit.
+        TypeError: when f is traced: key is not a random key; has_aux and what loss_fn returns do not fit.
 
     Source: Kingma, Salimans, Welling, arXiv 1506.02557, section 2.2; for discrete weights Shayer, Levi,
     Fetaya, arXiv 1710.07739.
@@ -146,6 +151,7 @@ def moment_loss(loss_fn: Callable[..., Any], *, has_aux: bool = False, eps: floa
         return jnp.where(jnp.abs(mean) < 1, bernoulli.variance(x), 0)
 
     def loss_of_moments(natural: PyTree, key: jax.Array, *args: Any) -> Any:
+        check_key(key, "second")
         mean = _expectation(natural, eps)
         variance = jax.tree.map(variance_of, natural, mean)
 
@@ -154,14 +160,13 @@ def moment_loss(loss_fn: Callable[..., Any], *, has_aux: bool = False, eps: floa
             return output[0] if has_aux else output
 
         of_mean, of_variance = dependence(loss_only, mean, variance)
-        for (path, mean_is_used), is_used in zip(
-            jax.tree_util.tree_leaves_with_path(of_mean), jax.tree.leaves(of_variance), strict=True
-        ):
+        for (name, _, mean_is_used), is_used in zip(named_leaves(of_mean), jax.tree.leaves(of_variance), strict=True):
             if mean_is_used and not is_used:
                 raise ValueError(
-                    f"loss_fn must use the variance of each weight that it uses, got none used of {path_name(path)!r}: "
-                    "BinaryDense and BinaryConv use theirs, other layers do not, and nn.scan and nn.vmap hide it "
-                    'without variable_axes={"variance": 0} and split_rngs={"weight_noise": True}'
+                    f"loss_fn must use the variance of each weight that it uses, got none used of {name!r}: "
+                    "BinaryDense, BinaryLinear and BinaryConv use theirs, other layers are for expected_loss, and in "
+                    'linen nn.scan and nn.vmap hide it without variable_axes={"variance": 0} and '
+                    'split_rngs={"weight_noise": True}'
                 )
         return checked_loss(loss_fn, has_aux, mean, variance, key, *args)
 

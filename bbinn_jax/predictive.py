@@ -23,7 +23,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
-from bbinn_jax._checks import PyTree, check_count
+from bbinn_jax._checks import PyTree, check_count, check_function, check_key
 from bbinn_jax._dtypes import at_least_float32
 from bbinn_jax._mapping import over_leading_axis
 from bbinn_jax.bernoulli import mode, sample
@@ -106,6 +106,8 @@ def posterior_expectation(
     num_samples = check_count("num_samples", num_samples, 1)
     chunk_size = num_samples if chunk_size is None else check_count("chunk_size", chunk_size, 1)
     chunk_size = min(chunk_size, num_samples)
+    check_key(key, "third")
+    check_function("function", function)
 
     def of_sample(key: jax.Array) -> Any:
         return jax.tree.map(_wide, function(sample(key, natural)))
@@ -222,7 +224,7 @@ def bernoulli_predictive(
     """
 
     def predict(weights: PyTree) -> tuple[jax.Array, jax.Array]:
-        logits = _wide(apply_fn(weights, inputs))
+        logits = _wide(_output(apply_fn, weights, inputs))
         if logits.ndim not in (1, 2):
             raise ValueError(f"apply_fn must return logits [batch] or [batch, label], got shape {logits.shape}")
         p = jax.nn.sigmoid(logits)
@@ -271,7 +273,7 @@ def gaussian_predictive(
     """
 
     def moments(weights: PyTree) -> tuple[jax.Array, jax.Array]:
-        output = apply_fn(weights, inputs)
+        output = _output(apply_fn, weights, inputs)
         if not (isinstance(output, tuple | list) and len(output) == 2):
             raise TypeError(f"apply_fn must return a pair (mean, std), got {type(output).__name__}")
         mean, std = map(_wide, output)
@@ -349,13 +351,18 @@ def mode_predictive(apply_fn: ApplyFn, natural: PyTree, inputs: jax.Array) -> Pr
 
 def _logits(apply_fn: ApplyFn, weights: PyTree, inputs: jax.Array) -> jax.Array:
     """[batch, class] in float32 or wider."""
-    logits = _wide(apply_fn(weights, inputs))
+    logits = _wide(_output(apply_fn, weights, inputs))
     if logits.ndim != 2 or logits.shape[1] < 2:
         raise ValueError(
             f"apply_fn must return logits [batch, class >= 2], got shape {logits.shape}: "
             "bernoulli_predictive takes one logit, or one for each label, and gaussian_predictive takes numbers"
         )
     return logits
+
+
+def _output(apply_fn: Callable[..., Any], weights: PyTree, inputs: jax.Array) -> Any:
+    check_function("apply_fn", apply_fn)
+    return apply_fn(weights, inputs)
 
 
 def _wide(x: Any) -> jax.Array:

@@ -4,6 +4,7 @@ import ast
 import subprocess
 import sys
 import tokenize
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -79,3 +80,10 @@ def test_no_import_of_the_library_runs_upwards(floor):
 def test_a_folder_that_is_run_as_a_file_says_how_to_start(name, tmp_path):
     done = subprocess.run([sys.executable, ROOT / "experiments" / name], cwd=tmp_path, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (1, f"start it with: python -m experiments.{name}\n")
+
+
+def test_the_source_distribution_has_all_that_its_tests_read():
+    """`testpaths` and what else tests are of, but for what setuptools takes by itself."""
+    testpaths = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]["testpaths"]
+    grafted = {line.split()[1] for line in (ROOT / "MANIFEST.in").read_text().splitlines() if line.startswith("graft ")}
+    assert {*testpaths, "experiments"} - {"bbinn_jax", "README.md"} <= grafted

@@ -437,6 +437,19 @@ class Wrapped(nn.Module):
         return getattr(nn, self.wrap)(Block)()(x)[0]
 
 
+class Stack(nn.Module):
+    """Ordinary layers in a lifted transformation that is told of variances, as ours are."""
+
+    how: str
+
+    @nn.compact
+    def __call__(self, x):
+        if self.how == "scan":
+            body = nn.scan(lambda layer, x, _: (layer(x), None), length=2, **WITH_NOISE)
+            return body(nn.Dense(5), x, None)[0]
+        return nn.vmap(nn.Dense, in_axes=None, axis_size=2, **WITH_NOISE)(5)(x)
+
+
 class Attention(nn.Module):
     @nn.compact
     def __call__(self, x):
@@ -477,6 +490,22 @@ def test_a_variance_that_no_layer_uses_is_refused(model, rules, leaf, wrap):
     loss, natural = moment_loss_of(model, rules)
     with pytest.raises(ValueError, match=f"loss_fn must use the variance of .*, got none used of {leaf}"):
         wrap(loss)(natural, jax.random.key(1))
+
+
+@pytest.mark.parametrize(
+    "model, leaf",
+    [
+        (nn.DenseGeneral((5, 2)), "kernel"),
+        (nn.Einsum((5, 4), "ni,io->no"), "kernel"),
+        (Stack("scan"), "Dense_0/kernel"),
+        (Stack("vmap"), "VmapDense_0/kernel"),
+    ],
+)
+def test_layers_of_flax_refuse_noise_of_activations_in_one_line_that_says_what_to_do(model, leaf):
+    loss, natural = moment_loss_of(model, BY_NAME)
+    with pytest.raises(ValueError, match=f"got none used of '{leaf}': .* are for expected_loss") as refused:
+        loss(natural, jax.random.key(1))
+    assert "\n" not in str(refused.value)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,10 @@
 """The networks of the experiments: sizes, and VGG against the same network put together by hand."""
 
 import itertools
+from functools import partial
 
 import jax
+import jax.export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -99,3 +101,27 @@ def test_networks_without_batch_norm_have_no_statistics_and_judge_each_image_by_
     alone = jnp.concatenate([model.apply(weights, x[i : i + 1], train=False) for i in range(8)])
     np.testing.assert_allclose(together, alone, rtol=1e-4, atol=1e-5)
     assert 0.2 < np.std(together) < 5  # the size of the activations is kept
+
+
+@pytest.mark.parametrize("settings", [MLP(hidden=(4,)), VGG(channels=(2,), hidden=(4,))], ids=["mlp", "vgg"])
+def test_one_program_serves_every_batch_size(settings, key):
+    """Exported with a batch size that is a symbol: logits, and the mean of networks drawn from the posterior."""
+    model = Network(settings, 3)
+    variables = jax.jit(partial(model.init, train=False))(key, IMAGES)
+    natural, real = bb.partition(variables["params"])
+
+    def network(weights, x):
+        return model.apply(variables | {"params": bb.combine(weights, real)}, x, train=False)
+
+    def logits_and_prediction(natural, x):
+        prediction = bb.posterior_predictive(network, natural, key, x, num_samples=3, chunk_size=2)
+        return network(bb.mode(natural), x), prediction
+
+    (batch,) = jax.export.symbolic_shape("b")
+    images = jax.ShapeDtypeStruct((batch, *IMAGES.shape[1:]), IMAGES.dtype)
+    program = jax.export.export(jax.jit(logits_and_prediction))(natural, images)
+    assert [str(shape.shape) for shape in program.out_avals[:2]] == ["(b, 3)", "(b, 3)"]
+    assert jax.eval_shape(program.call, natural, IMAGES[:1])[0].shape == (1, 3)
+    actual, expected = program.call(natural, IMAGES), jax.jit(logits_and_prediction)(natural, IMAGES)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)

@@ -383,12 +383,91 @@ def test_errors_name_the_argument():
         bb.nnx.add_noise(KEY, bb.nnx.BinaryLinear(6, 2, rngs=nnx.Rngs(0)), {"binary_kernel": jnp.ones((2, 6))})
 
 
-def test_layers_of_flax_refuse_noise_of_activations():
-    """Rather than train their weights without any."""
+MISTAKEN = {
+    "no key": lambda loss, model: loss(model, X, Y),
+    "key at the end": lambda loss, model: loss(model, X, Y, KEY),
+    "rngs": lambda loss, model: loss(model, nnx.Rngs(0), X, Y),
+    "a number": lambda loss, model: loss(model, 0, X, Y),
+    "compiled": lambda loss, model: nnx.jit(nnx.grad(loss))(model, X, Y),
+}
+
+
+@pytest.mark.parametrize("noise", LOSSES)
+@pytest.mark.parametrize("mistake", MISTAKEN)
+def test_a_key_that_is_forgotten_or_misplaced_is_told_in_one_line(mistake, noise):
+    with pytest.raises(TypeError, match=r"^key must be a jax\.random key and comes second, got .*"):
+        MISTAKEN[mistake](LOSSES[noise], Network())
+
+
+def test_predictive_distributions_tell_a_model_from_a_function_and_a_state():
+    model = Network()
+    network, natural = bb.nnx.as_function(model)
+    no_function, no_state = "apply_fn must be a function of weights, got ", "weights must be a state, .*got Network"
+    of_linen = nn.Dense(2)
+    for predict in (bb.posterior_predictive, bb.bernoulli_predictive, bb.logit_average_predictive):
+        with pytest.raises(TypeError, match=no_function + r"Network: network, natural = bb\.nnx\.as_function\(model\)"):
+            predict(model, natural, KEY, X, num_samples=2)
+        with pytest.raises(TypeError, match=no_function + "Dense: lambda weights, x: model.apply"):
+            predict(of_linen, natural, KEY, X, num_samples=2)
+        with pytest.raises(TypeError, match=no_state):
+            predict(network, model, KEY, X, num_samples=2)
+        for arguments in ((KEY, natural), (natural, 0), (natural, nnx.Rngs(0))):
+            with pytest.raises(TypeError, match=r"^key must be a jax\.random key and comes third, got "):
+                predict(network, *arguments, X, num_samples=2)
+    with pytest.raises(TypeError, match=no_function):
+        bb.mode_predictive(model, natural, X)
+    with pytest.raises(TypeError, match=no_state):
+        bb.mode_predictive(network, model, X)
+    with pytest.raises(TypeError, match="function must be a function of weights, got Network"):
+        bb.posterior_expectation(model, natural, KEY, num_samples=2)
+    with pytest.raises(TypeError, match=r"key must be a jax\.random key and comes first, before model, got 0"):
+        bb.nnx.add_noise(0, model, natural)
+
+
+class Stack(nnx.Module):
+    """Two layers of Flax, one after the other in a loop or side by side."""
+
+    def __init__(self, how):
+        create = nnx.split_rngs(splits=2)(nnx.vmap(lambda rngs: nnx.Linear(6, 6, rngs=rngs)))
+        self.linear, self.how = create(nnx.Rngs(0)), how
+
+    def __call__(self, x):
+        if self.how == "vmap":
+            return nnx.vmap(lambda linear, x: linear(x), in_axes=(0, None))(self.linear, x).sum(axis=0)
+        scan = nnx.scan(lambda x, linear: linear(x), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)
+        return scan(x, self.linear)
+
+
+RNGS = nnx.Rngs(0)
+OF_FLAX = {  # a layer, the path of the weight that is made binary, the shape of an input
+    "Linear": (nnx.Linear(6, 2, rngs=RNGS), "kernel", (16, 6)),
+    "LinearGeneral": (nnx.LinearGeneral((2, 3), 2, axis=(-2, -1), rngs=RNGS), "kernel", (16, 2, 3)),
+    "Einsum": (nnx.Einsum("ni,io->no", (6, 2), rngs=RNGS), "kernel", (16, 6)),
+    "Conv": (nnx.Conv(3, 2, (3, 3), rngs=RNGS), "kernel", (2, 4, 4, 3)),
+    "ConvTranspose": (nnx.ConvTranspose(3, 2, (3, 3), rngs=RNGS), "kernel", (2, 4, 4, 3)),
+    "MultiHeadAttention": (nnx.MultiHeadAttention(2, 6, decode=False, rngs=RNGS), "query/kernel", (2, 3, 6)),
+    "scan": (Stack("scan"), "linear/kernel", (16, 6)),
+    "vmap": (Stack("vmap"), "linear/kernel", (16, 6)),
+}
+
+
+@pytest.mark.parametrize("name", OF_FLAX)
+def test_layers_of_flax_refuse_noise_of_activations(name):
+    """Rather than train their weights without any; in one line, which says what to do."""
+    layer, path, shape = OF_FLAX[name]
+    layer = nnx.clone(layer)
+    *owner, weight = path.split("/")
+    of_weight = getattr(layer, *owner) if owner else layer
+    setattr(of_weight, weight, bb.nnx.BinaryParam(getattr(of_weight, weight)[...]))
+    words = f"got none used of '{path}': .* other layers are for expected_loss"
+    with pytest.raises(ValueError, match=words) as refused:
+        bb.nnx.moment_loss(lambda layer: jnp.mean(layer(jnp.ones(shape)) ** 2))(layer, KEY)
+    assert "\n" not in str(refused.value)
+
+
+def test_layers_of_flax_refuse_moments():
     plain = nnx.Linear(6, 2, rngs=nnx.Rngs(0))
     plain.kernel = bb.nnx.BinaryParam(plain.kernel[...])
-    with pytest.raises(ValueError, match="variance of each weight that it uses, got none used of 'kernel"):
-        LOSSES["activations"](plain, KEY, X, Y)
     moments = bb.nnx.Moments(plain.kernel[...], jnp.ones((6, 2)), KEY)
     plain.kernel.copy_from(jax.tree.map(lambda _: moments, plain.kernel))
     with pytest.raises((TypeError, ValueError), match=r"moments of weights are for BinaryLinear|dtype"):  # flax 0.12.0
@@ -738,6 +817,13 @@ def ordinary(name):
     if name == "nn.MultiHeadDotProductAttention":
         model = nn.MultiHeadDotProductAttention(num_heads=2, qkv_features=8, out_features=2)
         return model.init(KEY, X)["params"], lambda params, x: model.apply({"params": params}, x)
+    if name == "nn.Conv":
+        model, images = nn.Conv(2, (6,), padding="VALID"), X[:, :, None]
+        params = model.init(KEY, images)["params"]
+        return params, lambda params, x: model.apply({"params": params}, x[:, :, None])[:, 0]
+    if name == "nnx.Conv":
+        graphdef, params = nnx.split(nnx.Conv(1, 2, (6,), padding="VALID", rngs=nnx.Rngs(0)), nnx.Param)
+        return params, lambda params, x: nnx.merge(graphdef, params)(x[:, :, None])[:, 0]
     if name == "nnx.Linear":
         model = nnx.Linear(6, 2, rngs=nnx.Rngs(0))
     elif name == "nnx.MultiHeadAttention":
@@ -750,7 +836,9 @@ def ordinary(name):
     return params, lambda params, x: nnx.merge(graphdef, params, rest, copy=True)(x)
 
 
-ORDINARY = ["nn.Dense", "nn.MultiHeadDotProductAttention", "nnx.Linear", "nnx.MultiHeadAttention", "eqx.nn.Linear"]
+ORDINARY = """
+    nn.Dense nn.Conv nn.MultiHeadDotProductAttention nnx.Linear nnx.Conv nnx.MultiHeadAttention eqx.nn.Linear
+""".split()
 
 
 @pytest.mark.parametrize("name", ORDINARY)
