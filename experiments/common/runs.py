@@ -38,7 +38,8 @@ NOT_OF_THE_RUN = (
 # What runs leave in their folder: all of it goes with --overwrite, and what else lies there stays.
 UNFINISHED = ("*.partial", "*.unfinished", "checkpoints.removed", "checkpoints/*.orbax-checkpoint-tmp*")
 RESULTS = ("results.json", "metrics.jsonl", "figure.png", "weights.png", "network-*.safetensors")
-FILES = (*RESULTS, "checkpoints", "networks", *UNFINISHED)
+FOLDERS = ("checkpoints", "networks")
+FILES = (*RESULTS, *FOLDERS, *UNFINISHED)
 
 
 def check(folder: Path, experiment: str, config: Any) -> dict[str, Any] | None:
@@ -49,12 +50,13 @@ def check(folder: Path, experiment: str, config: Any) -> dict[str, Any] | None:
         is none, and the checkpoint can replace it.
 
     Raises:
-        FileExistsError: the folder holds a run that would be lost, or files that are no run's.
+        FileExistsError: it is no folder, or holds a run that would be lost, or files that are no run's.
         ValueError: the run to resume is another one.
     """
     resume = getattr(config, "resume", False)
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"--out must be a folder, got the file {folder}")
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise FileExistsError(f"--out must be a folder, got the file {nearest}")
     if not os.fsencode(folder).decode(errors="replace") == str(folder):
         raise ValueError(f"--out must be a name in UTF-8, as checkpoints are kept by, got {folder}")
     there = set(folder.iterdir()) - _found(folder, UNFINISHED) if folder.exists() else ()
@@ -63,6 +65,9 @@ def check(folder: Path, experiment: str, config: Any) -> dict[str, Any] | None:
             f"--out {folder} holds files that are no run's, or its config.json is damaged; choose another folder"
         )
     if resume and folder.exists():
+        for path in sorted(_found(folder, (*RESULTS, *FOLDERS))):
+            if path.is_dir() == (path.name not in FOLDERS):
+                raise FileExistsError(f"--resume: {path} must be a {'file' if path.is_dir() else 'folder'}")
         check_same(folder, experiment, config)
         try:
             return reading.read(folder).results
