@@ -165,12 +165,7 @@ class Trained(NamedTuple):
 
 
 def run(
-    settings: Settings,
-    fit: FitBoth,
-    out: Path,
-    experiment: str,
-    statistics: Any = None,
-    scales: dict[str, float] | None = None,
+    settings: Settings, fit: FitBoth, out: Path, experiment: str, statistics: Any = None, scales: Any = None
 ) -> Trained:
     """Trains, and writes metrics.jsonl, network-SEED.safetensors (the posterior) and network-ste-SEED.safetensors.
 
@@ -180,7 +175,7 @@ def run(
         out: the run folder.
         experiment: whose networks they are.
         statistics: what a network needs besides its weights.
-        scales: of what was measured, ``input_mean`` and ``input_std`` among them; default: inputs as they are.
+        scales: a dict, of what was measured, ``input_mean`` and ``input_std`` among them; default: inputs as they are.
 
     Raises:
         FloatingPointError: a loss or a parameter was not finite, and so what was trained is of no use.

@@ -212,10 +212,8 @@ def goes_on(folder: Path, experiment: str, config: Any, state: State, unit: str 
 
 def save_checkpoint(folder: Path, experiment: str, config: Any, state: Any, progress: Progress) -> None:
     """Keeps the state of a run, and what led to it."""
-    text = metrics_text(progress.history)
-    of_run = (identity(experiment, config), text)
-    save = partial(checkpoints.save, folder, progress.done, state, progress.seconds, *of_run)
-    devices.on_first(save)
+    of_run = identity(experiment, config), metrics_text(progress.history)
+    devices.on_first(partial(checkpoints.save, folder, progress.done, state, progress.seconds, *of_run))
 
 
 def stop_if_not_finite(finite: Finite, first_seed: int, step: Any, epoch: int, folder: Path, state: Any) -> None:
