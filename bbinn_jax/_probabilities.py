@@ -43,9 +43,14 @@ def in_double(metric: Metric) -> Metric:
         with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
             if any(isinstance(x, jax.core.Tracer) for x in (*args, *kwargs.values())):
                 return metric(*args, **kwargs)
-            named = {name: wide(x) for name, x in kwargs.items()}
+            wider, named = [wide(x) for x in args], {name: wide(x) for name, x in kwargs.items()}
             with jax.enable_x64(True):
-                result = metric(*(wide(x) for x in args), **named)
+                try:
+                    result = metric(*wider, **named)
+                except TypeError:
+                    result = None
+                if result is None:  # a dtype is refused: once more, so that the message has the one that was given
+                    result = metric(*args, **kwargs)
         return jax.tree.map(narrow, result)
 
     return wrapped  # type: ignore[return-value]

@@ -50,6 +50,9 @@ def fit_output_temperature(probabilities: jax.Array, labels: jax.Array, *, prior
     wrong. Where all are right the likelihood alone would choose T = 0 and be surprised by the first
     wrong one. Fit on validation data, apply to others.
 
+    On the examples that it is fitted on, T is never less likely than 1; fitted on few, a hundred say, it can make the
+    likelihood of others worse.
+
     Args:
         probabilities: [n, class], rows sum to 1.
         labels: [n], integers.

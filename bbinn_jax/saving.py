@@ -96,7 +96,7 @@ def save_posterior(path: str | Path, posterior: Posterior) -> None:
     )
     text = {"format": _FORMAT, "config": config, "nested_dicts": json.dumps(is_of_dicts)}
     content = _signed(safetensors.flax.save(leaves, text))
-    path = Path(path)
+    path = _no_folder(path)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     try:
         unfinished.write_bytes(content)
@@ -130,7 +130,7 @@ def load_posterior(path: str | Path, like: Posterior | None = None) -> Posterior
     """
     if not isinstance(like, Posterior | None):
         raise TypeError(f"like must be a Posterior, as Posterior(natural, real), got {type(like).__name__}")
-    content = Path(path).read_bytes()  # first: it says plainly that there is no such file
+    content = _no_folder(path).read_bytes()  # first: it says plainly that there is no such file
     try:
         with safetensors.safe_open(path, framework="flax") as file:
             text = file.metadata() or {}
@@ -174,6 +174,13 @@ def load_posterior(path: str | Path, like: Posterior | None = None) -> Posterior
         if (there := found.get(name, "no leaf")) != (wanted := expected.get(name, "no leaf")):
             raise ValueError(f"like must have the leaves of {path}: it has {wanted} at {name!r}, the file {there}")
     return jax.tree.unflatten(structure, [leaves[name] for name in wanted_leaves])._replace(config=config)
+
+
+def _no_folder(path: str | Path) -> Path:
+    path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"path must name a file, got the folder {path}")
+    return path
 
 
 def _named_leaves(posterior: Posterior) -> list[tuple[str, Any]]:

@@ -62,6 +62,25 @@ def test_answers_that_are_all_right_or_all_wrong_do_not_lead_to_infinity(right):
     assert 0.5 < log_t < 2  # 5 examples against a prior of standard deviation 1
 
 
+@pytest.mark.parametrize("prior_std", [0.3, 1.0, 1e3])
+@pytest.mark.parametrize("size", [1, 3, 30])
+def test_fit_is_never_worse_than_no_temperature_on_its_own_examples(x64, size, prior_std):
+    """On 300 sets of few examples, from unsure to sure beyond float64, right as often as not."""
+    rng = np.random.default_rng(size)
+    logits = 10 ** rng.uniform(-2, 2, (300, 1, 1)) * rng.normal(size=(300, size, 3))
+    labels = rng.integers(3, size=(300, size))
+    log_p = np.maximum(scipy.special.log_softmax(logits, axis=-1), np.log(np.finfo(np.float32).tiny))
+    p = np.exp(log_p) / np.exp(log_p).sum(-1, keepdims=True)
+    fitted = jax.jit(jax.vmap(lambda p, y: calibration.fit_output_temperature(p, y, prior_std=prior_std)))(p, labels)
+
+    def nll(t):
+        scaled = scipy.special.log_softmax(np.log(p) / np.reshape(t, (-1, 1, 1)), axis=-1)
+        return -np.take_along_axis(scaled, labels[..., None], axis=-1).mean(axis=(1, 2))
+
+    assert np.all(nll(fitted) <= nll(np.ones(300)) + 1e-9)
+    assert np.mean(nll(fitted) < nll(np.ones(300)) - 1e-3) > 0.5
+
+
 def test_probability_of_zero_is_finite():
     p = np.array([[1.0, 0.0], [1.0, 0.0], [1.0, 0.0], [0.0, 1.0]], np.float32)
     value = calibration.fit_output_temperature(p, np.array([0, 1, 0, 1]), prior_std=1e6)

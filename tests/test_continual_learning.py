@@ -22,8 +22,8 @@ QUICK = ["--tasks", "3", "--epochs", "4", "--hidden", "16", "--curve-points", "2
 
 @pytest.fixture(scope="module")
 def quick_run(tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "quick"
-    return main([*QUICK, "--out", str(out)]), out
+    out = tmp_path_factory.mktemp("quick")  # which is empty: --resume starts
+    return main([*QUICK, "--resume", "--out", str(out)]), out
 
 
 # What it claims -------------------------------------------------------------------------------------------------------

@@ -301,7 +301,7 @@ CASES = {
     "labels float": (
         lambda: metrics.negative_log_likelihood(HALVES, LABELS.astype(float)),
         TypeError,
-        ["labels", "float64"],
+        ["labels", "float32"],
     ),
     "labels, shape": (lambda: metrics.accuracy(HALVES, LABELS[:3]), ValueError, ["labels", "(3,)"]),
     "labels one-hot": (lambda: metrics.accuracy(HALVES, jnp.zeros((4, 2), int)), ValueError, ["labels", "(4, 2)"]),

@@ -76,6 +76,14 @@ def test_no_import_of_the_library_runs_upwards(floor):
         assert found <= below, f"{module} imports {found - below}"
 
 
+def test_experiments_are_listed_with_a_line_each():
+    done = subprocess.run([sys.executable, "-m", "experiments"], cwd=ROOT, capture_output=True, text=True, check=True)
+    first, _, *lines = done.stdout.splitlines()
+    assert "python -m experiments.NAME" in first
+    assert [line.split()[0] for line in lines] == sorted([*COMMANDS, "prepare"])
+    assert all(20 < len(line) <= 140 and line.endswith((".", "?")) for line in lines)
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_folder_that_is_run_as_a_file_says_how_to_start(name, tmp_path):
     done = subprocess.run([sys.executable, ROOT / "experiments" / name], cwd=tmp_path, capture_output=True, text=True)

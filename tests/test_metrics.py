@@ -499,3 +499,26 @@ def check_explicit_mesh():
             for wrap in (lambda f: f, jax.jit):
                 for x, z in zip(jax.tree.leaves(wrap(of)(*given)), jax.tree.leaves(expected), strict=True):
                     np.testing.assert_allclose(x, z, rtol=2e-5, atol=1e-6, err_msg=metric.__name__)
+
+
+@pytest.mark.parametrize("given", ["float16", "float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("array", [np.asarray, jnp.asarray])
+def test_a_dtype_that_is_refused_is_the_one_that_was_given(array, given):
+    given = jnp.dtype(given)
+    p, values = array(np.array([[0.5, 0.5]], np.float32)), array(np.array([1], given))
+    given = values.dtype  # of JAX no float64
+    for metric in (metrics.accuracy, metrics.negative_log_likelihood, metrics.per_class_accuracy):
+        with pytest.raises(TypeError, match=f"^labels must be integers, got {given}$"):
+            metric(p, values)
+        with pytest.raises(TypeError, match=f"^labels must be integers, got {given}$"):
+            metric(probabilities=p, labels=values)
+    with pytest.raises(TypeError, match=f"^correct must be booleans, got {given}$"):
+        metrics.risk_coverage(array(np.array([0.5], np.float32)), values)
+
+
+@pytest.mark.parametrize("given", ["int8", "int32", "uint16"])
+def test_probabilities_that_are_integers_are_refused_by_their_dtype(given):
+    with pytest.raises(TypeError, match=f"^probabilities must be floating-point, got {given}$"):
+        metrics.accuracy(np.array([[0, 1]], given), np.array([1]))
+    with pytest.raises(TypeError, match=f"^probabilities must be floating-point, got {given}$"):
+        metrics.bernoulli_accuracy(np.array([0, 1], given), np.array([1, 0]))

@@ -1,5 +1,6 @@
 """The table and the figure of image runs, from folders made by hand."""
 
+import contextlib
 import json
 import os
 import subprocess
@@ -52,10 +53,15 @@ def write_metrics(path, curve, **fields):
         file.writelines(json.dumps(line) + "\n" for line in lines)
 
 
-def read_report(capsys, *arguments):
-    """Rows of the table as dictionaries, and the lines below it."""
-    report.main([*map(str, arguments), "--markdown"])
-    table, rest = capsys.readouterr().out.split("\n\n", 1)
+def read_report(capsys, *arguments, unread=0):
+    """Rows of the table as dictionaries, and the lines below it; last, with an exit code, what could not be read."""
+    with pytest.raises(SystemExit) if unread else contextlib.nullcontext() as stop:
+        report.main([*map(str, arguments), "--markdown"])
+    output = capsys.readouterr()
+    assert stop is None or stop.value.code == 2
+    end = f"error: left out of the table: {unread} that could not be read, named below it\n"
+    assert output.err == (end if unread else "")
+    table, rest = output.out.split("\n\n", 1)
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()]
     assert lines[1] == ["---"] * len(lines[0])
     return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]], rest
@@ -260,7 +266,7 @@ def test_lines_of_a_results_file_are_runs_and_other_files_are_ignored(tmp_path, 
     (tmp_path / "other.json").write_text("{")
     (row,), rest = read_report(capsys, tmp_path)
     assert (row["method"], row["seeds"], row["min a run"]) == ("bayesbinn", "2", "0.8")  # 90 s for both
-    assert "figure: " in rest
+    assert "no figure: --out FILE.png draws" in rest
     found, _ = runs.read_lines(tmp_path / "mnist.jsonl")
     assert [run.errors for run in found] == [pytest.approx({1: 10}), pytest.approx({1: 20})]
 
@@ -312,10 +318,22 @@ def test_torn_last_line_is_left_out(tmp_path, capsys):
 
 def test_without_metrics_there_is_a_table_and_no_figure(tmp_path, capsys):
     write_run(tmp_path / "a", curve=None)
-    rows, rest = read_report(capsys, tmp_path)
+    rows, rest = read_report(capsys, tmp_path, "--out", tmp_path / "figure.png")
     assert len(rows) == 1
-    assert "no figure" in rest
-    assert not (tmp_path / "report.png").exists()
+    assert "no figure: no metrics" in rest
+    assert not (tmp_path / "figure.png").exists()
+
+
+def test_a_figure_is_written_where_out_says_and_nowhere_else(tmp_path, capsys, monkeypatch):
+    write_run(tmp_path / "a")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    _, rest = read_report(capsys, tmp_path / "a")
+    assert rest.endswith("no figure: --out FILE.png draws learning curves\n")
+    assert not list(tmp_path.rglob("*.png"))
+    _, rest = read_report(capsys, tmp_path / "a", "--out", tmp_path / "here" / "curves.png")
+    assert rest.endswith(f"figure: {tmp_path}/here/curves.png\n")
+    assert [path.name for path in tmp_path.rglob("*.png")] == ["curves.png"]
 
 
 @pytest.mark.parametrize(("stop_after_epochs", "total"), [(None, 20), (9, 9), (3, 20)])
@@ -410,7 +428,7 @@ def test_one_bad_run_does_not_hide_the_others(tmp_path, capsys):
     write_run(tmp_path / "good")
     broken("{}")(tmp_path / "bad")
     write_run(tmp_path / "nan", float("nan"))
-    rows, rest = read_report(capsys, tmp_path)
+    rows, rest = read_report(capsys, tmp_path, unread=2)
     assert len(rows) == 1
     assert f"left out: {tmp_path / 'bad' / 'results.json'} lacks experiment" in rest
     assert f"left out: {tmp_path / 'nan' / 'results.json'} lacks test_accuracy_mode" in rest
@@ -431,7 +449,8 @@ def test_bad_folder_beside_a_good_one_is_told_below_the_table(tmp_path, capsys, 
     make, expected = BAD_FOLDERS[case]
     make(tmp_path / "bad")
     write_run(tmp_path / "good")
-    rows, rest = read_report(capsys, tmp_path / "bad", tmp_path / "good")
+    unread = int(case not in ("empty folder", "only unfinished"))  # nothing to read is no damage
+    rows, rest = read_report(capsys, tmp_path / "bad", tmp_path / "good", unread=unread)
     assert [row["mode"] for row in rows] == ["98.00"]
     assert f"no finished runs of image_classification in {tmp_path / 'bad'}\n" in rest
     assert all(text in rest for text in expected), rest
@@ -578,7 +597,8 @@ def test_paths_reach_the_terminal_without_codes(tmp_path, capsys):
     for name in NAMES:
         write_run(tmp_path / name, seed=0)  # a seed that comes again is told with its path
         broken("{")(tmp_path / f"{name} bad")
-    report.main([str(tmp_path), "--out", str(tmp_path / "a\x1b[31m.png")])
+    with pytest.raises(SystemExit):
+        report.main([str(tmp_path), "--out", str(tmp_path / "a\x1b[31m.png")])
     out = capsys.readouterr().out
     assert all(line.isprintable() for line in out.split("\n"))
     assert out.count("seed 0 again") == len(NAMES) - 1
@@ -595,11 +615,11 @@ def test_names_of_strangers_are_drawn_as_they_are(tmp_path, capsys):
     read_report(capsys, tmp_path / "0")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        report.main([str(tmp_path), "--markdown"])
+        report.main([str(tmp_path), "--markdown", "--out", str(tmp_path / "curves.png")])
     out = capsys.readouterr().out
     assert r"| a\|b | a\|b (preset mnist, $x=$y) |" in out
     assert "| [red]x[/red] :smile: |" in out
-    assert (tmp_path / "report.png").read_bytes().startswith(PNG)
+    assert (tmp_path / "curves.png").read_bytes().startswith(PNG)
 
 
 def test_legend_shows_each_name(tmp_path, monkeypatch):
@@ -613,7 +633,7 @@ def test_legend_shows_each_name(tmp_path, monkeypatch):
 
     monkeypatch.setattr(figure, "learning_curves", remember)
     write_run(tmp_path / "a", method="_x", dataset="$x$")
-    report.main([str(tmp_path)])
+    report.main([str(tmp_path), "--out", str(tmp_path / "curves.png")])
     assert shown == [("_x (preset mnist), 2 epochs, 1 seed", False), ("$x$", False)]
 
 
@@ -624,7 +644,7 @@ def test_command_in_a_poor_environment(tmp_path, variable):
     write_run(tmp_path / "\U0001f600", method="\U0001f600", dataset="\xe9")
     name, value = variable.split("=")
     done = subprocess.run(
-        [sys.executable, "-m", "experiments.report", str(tmp_path)],
+        [sys.executable, "-m", "experiments.report", str(tmp_path), "--out", str(tmp_path / "curves.png")],
         cwd=Path(__file__).parents[1],
         env=os.environ | {name: value},
         capture_output=True,
@@ -648,22 +668,23 @@ def test_figure_that_cannot_be_written_ends_in_one_line(tmp_path, capsys):
 
 
 def test_failure_while_drawing_leaves_the_old_figure(tmp_path, capsys, monkeypatch):
-    def half_written(self, path, **options):
-        path.write_bytes(PNG)
+    def half_written(self, file, **options):
+        file.write(PNG)
         raise OSError("the disk is full")
 
     monkeypatch.setattr(figure.Figure, "savefig", half_written)
     write_run(tmp_path / "a")
-    (tmp_path / "report.png").write_text("old")
-    assert "disk is full" in fail(capsys, tmp_path)
-    assert (tmp_path / "report.png").read_text() == "old"
+    (tmp_path / "curves.png").write_text("old")
+    assert "disk is full" in fail(capsys, tmp_path, "--out", tmp_path / "curves.png")
+    assert (tmp_path / "curves.png").read_text() == "old"
     assert not list(tmp_path.glob("*.partial"))
 
 
 def test_command_prints_the_whole_table_and_loads_no_tensorflow(tmp_path):
     write_run(tmp_path / "a", 0.97, 0, {"learning_rate": 0.0001, "hidden": [2048, 2048, 2048]})
     write_run(tmp_path / "b", 0.99, 1, {"learning_rate": 0.01, "hidden": [512]}, device="NVIDIA H200")
-    command = [sys.executable, "-X", "importtime", "-m", "experiments.report", str(tmp_path)]
+    out = str(tmp_path / "curves.png")
+    command = [sys.executable, "-X", "importtime", "-m", "experiments.report", str(tmp_path), "--out", out]
     done = subprocess.run(command, cwd=Path(__file__).parents[1], capture_output=True, text=True, check=True)
     modules = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert "experiments.common.endings" in modules
@@ -671,5 +692,5 @@ def test_command_prints_the_whole_table_and_loads_no_tensorflow(tmp_path):
     for text in ("97.00", "99.00", "98.86 +- 0.05", "NVIDIA H200", "learning_rate=0.01", "2002.10778"):
         assert text in done.stdout
     assert "…" not in done.stdout
-    assert f"figure: {tmp_path / 'report.png'}" in done.stdout
-    assert (tmp_path / "report.png").read_bytes().startswith(PNG)
+    assert f"figure: {out}" in done.stdout
+    assert Path(out).read_bytes().startswith(PNG)

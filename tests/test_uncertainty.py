@@ -21,8 +21,8 @@ PREDICTORS = ["STE", "STE, 2 networks", "BayesBiNN, mode", *(f"BayesBiNN, mean o
 
 @pytest.fixture(scope="module")
 def compared(tmp_path_factory):
-    out = tmp_path_factory.mktemp("runs") / "uncertainty"
-    return uncertainty.main([*SHORT, "--out", str(out)]), out
+    out = tmp_path_factory.mktemp("runs") / "uncertainty"  # which is not there: --resume starts
+    return uncertainty.main([*SHORT, "--resume", "--out", str(out)]), out
 
 
 def test_every_predictor_has_every_score(compared):

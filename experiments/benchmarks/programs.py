@@ -44,8 +44,7 @@ def case(config: Config, hidden: tuple[int, ...], num_images: int, num_pixels: i
     """The learning rule and the network of the MNIST preset, without dropout: all noise of a step is the method's."""
     keys = jax.random.split(jax.random.key(config.seed), 3)
     data = Split(
-        jax.random.normal(keys[0], (num_images, num_pixels)),
-        jax.random.randint(keys[1], (num_images,), 0, NUM_CLASSES),
+        jax.random.normal(keys[0], (num_images, num_pixels)), jax.random.randint(keys[1], (num_images,), 0, NUM_CLASSES)
     )
     settings = dataclasses.replace(presets.mnist("bayesbinn").network, hidden=hidden, dropout=0.0)
     problem = training.Problem(bayesbinn(), networks.Network(settings, NUM_CLASSES), config.batch_size)

@@ -72,10 +72,7 @@ def device_peak_bytes() -> int | None:
 
 
 def take_turns(
-    calls: Sequence[Callable[[], Any]],
-    seconds: float,
-    min_rounds: int,
-    clock: Callable[[], float] = time.perf_counter,
+    calls: Sequence[Callable[[], Any]], seconds: float, min_rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> list[list[float]]:
     """Runs every call once a round until they have taken ``seconds`` times their number, for ``min_rounds`` at least.
 
@@ -107,10 +104,7 @@ def spread(values: Sequence[float]) -> Spread:
 
 
 def measure(
-    programs: Sequence[Program],
-    seconds: float,
-    min_rounds: int,
-    clock: Callable[[], float] = time.perf_counter,
+    programs: Sequence[Program], seconds: float, min_rounds: int, clock: Callable[[], float] = time.perf_counter
 ) -> list[dict[str, Any]]:
     """Times programs in turn, in this process, and compares each with the first of them that runs.
 

@@ -3,15 +3,13 @@
 import json
 from typing import Any
 
+from experiments.common import runs
 from experiments.common.config import flat
 from experiments.common.methods import METHODS
 from experiments.common.presets import PRESETS
 
 # What does not change what a run computes, or names it.
-NOT_SETTINGS = (
-    "experiment preset seed seeds split_seed out overwrite resume stop_after_epochs checkpoint_seconds data_parallel "
-    "sample_parallel distributed coordinator_address num_processes process_id"
-).split()
+NOT_SETTINGS = (*runs.NOT_OF_THE_RUN, "experiment", "preset", "seed", "seeds", "split_seed")
 
 
 def of_preset(name: Any, method: Any) -> dict[str, Any]:

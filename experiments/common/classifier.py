@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bbinn_jax as bb
-from experiments.common import console, data, devices, methods, networks, prediction, runs, training
+from experiments.common import console, data, devices, kept, methods, networks, prediction, runs, training
 from experiments.common.config import of_flat
 from experiments.common.image_config import Config, Settings
 
@@ -34,13 +34,13 @@ class Outcome(NamedTuple):
     predictions: dict[str, bb.Prediction]  # of the test images
 
 
-def prepare(config: Config) -> Prepared:
-    """Loads the images, divides them, and makes method and network.
+def prepare(config: Config, dataset: data.Dataset | None = None) -> Prepared:
+    """Loads the images, if they are not given, divides them, and makes method and network.
 
     Raises:
         ValueError, FileNotFoundError: what the user gave cannot be.
     """
-    dataset = data.load(config.dataset)
+    dataset = data.load(config.dataset) if dataset is None else dataset
     dataset = dataset._replace(test=prediction.part(dataset.test, slice(config.eval_images)))
     index = split(config, dataset)
     plan = methods.Plan(index.train.shape[1], config.batch_size, config.epochs)
@@ -89,9 +89,9 @@ def load_network(path: str | Path, dataset: data.Dataset | None = None) -> predi
         training images that were held back.
 
     Raises:
-        ValueError, FileNotFoundError: what `bbinn_jax.load_posterior` and `data.load` refuse.
+        ValueError, OSError: what `kept.load` and `data.load` refuse.
     """
-    posterior = bb.load_posterior(path)
+    posterior = kept.load(path, EXPERIMENT)
     config = of_flat(Config, posterior.config)
     dataset = data.load(config.dataset) if dataset is None else dataset
     index = prediction.part(split(config, dataset), 0)
@@ -123,8 +123,7 @@ def run(config: Config, prepared: Prepared, out: Path) -> Outcome:
         "device": device,
         "wall_seconds": progress.seconds,
         "compile_seconds": compile_seconds,
-        "num_binary_weights": sum(x.size for x in jax.tree.leaves(natural)),
-        "num_real_parameters": sum(x.size for x in jax.tree.leaves(real)),
+        **kept.counts(natural, real),
         "eval_samples": eval_samples(config),
     }
     predictions = predict(config, prepared, states, keys[2])
@@ -180,8 +179,7 @@ def keep(config: Config, prepared: Prepared, states: training.State, out: Path) 
         state, reference = prediction.part(states, i), dataset.train.images[index.reference[i]]
         batch_stats = statistics(state, prediction.shipped(problem.method, state), reference)
         fields = runs.kept_config(config, config.seed + i, dataset.mean, dataset.std)
-        kept = bb.Posterior(state.params[0], state.params[1], batch_stats, fields)
-        devices.on_first(partial(bb.save_posterior, out / f"network-{config.seed + i}.safetensors", kept))
+        kept.save(out, config.seed + i, EXPERIMENT, bb.Posterior(state.params[0], state.params[1], batch_stats, fields))
 
 
 def train(

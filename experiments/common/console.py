@@ -63,6 +63,14 @@ def write_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     wide.print(table)
 
 
+def number(results: dict[str, Any], name: str, style: str) -> str:
+    """A number of the results, with its deviation where there are several seeds; "-" of None."""
+    if results[name] is None:
+        return "-"
+    text = style.format(results[name])
+    return f"{text} +- {style.format(results[f'{name}_std']).lstrip('+')}" if "seeds" in results else text
+
+
 def write_totals(results: dict[str, Any]) -> None:
     """How many weights there are, what the posterior knows of them, and the times."""
     binary, real = results["num_binary_weights"], results["num_real_parameters"]

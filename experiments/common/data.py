@@ -76,10 +76,7 @@ def load(name: str) -> Dataset:
     std = np.asarray(train[0].std(axis=(0, 1, 2), dtype=np.float64))
 
     def split(images: np.ndarray, labels: np.ndarray) -> Split:
-        return Split(
-            jnp.asarray((images - np.float32(mean)) / np.float32(std)),
-            jnp.asarray(labels, jnp.int32),
-        )
+        return Split(jnp.asarray((images - np.float32(mean)) / np.float32(std)), jnp.asarray(labels, jnp.int32))
 
     return Dataset(split(*train), split(*test), num_classes, mean, std)
 

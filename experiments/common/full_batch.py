@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import bbinn_jax as bb
-from experiments.common import console, networks, prediction, runs
+from experiments.common import console, kept, networks, prediction, runs
 from experiments.common.config import BELOW_ONE, MOST_SAMPLES, Run, check_ranges, check_widths
 
 PREDICTORS = ("ste", "mode", "mean")
@@ -165,7 +165,7 @@ class Trained(NamedTuple):
 
 
 def run(
-    settings: Settings, fit: FitBoth, out: Path, statistics: Any = None, scales: dict[str, float] | None = None
+    settings: Settings, fit: FitBoth, out: Path, experiment: str, statistics: Any = None, scales: Any = None
 ) -> Trained:
     """Trains, and writes metrics.jsonl, network-SEED.safetensors (the posterior) and network-ste-SEED.safetensors.
 
@@ -173,8 +173,9 @@ def run(
         settings: kept as the files' config.
         fit: what `fit` made.
         out: the run folder.
+        experiment: whose networks they are.
         statistics: what a network needs besides its weights.
-        scales: of what was measured, ``input_mean`` and ``input_std`` among them; default: inputs as they are.
+        scales: a dict, of what was measured, ``input_mean`` and ``input_std`` among them; default: inputs as they are.
 
     Raises:
         FloatingPointError: a loss or a parameter was not finite, and so what was trained is of no use.
@@ -185,8 +186,7 @@ def run(
     config = runs.kept_config(settings, settings.seed, 0.0, 1.0)
     config |= {name: np.ravel(value).tolist() for name, value in (scales or {}).items()}
     for name, trained in (("", posterior), ("ste-", ste)):
-        kept = bb.Posterior(trained.params, None, statistics, config)
-        bb.save_posterior(out / f"network-{name}{settings.seed}.safetensors", kept)
+        kept.save(out, f"{name}{settings.seed}", experiment, bb.Posterior(trained.params, None, statistics, config))
     results = {
         "method": "bayesbinn",
         "steps": settings.steps,
@@ -195,8 +195,7 @@ def run(
         "posterior_entropy_bits_per_weight": float(bb.diagnostics.entropy_bits_per_weight(posterior.params)),
         "saturated_share": float(bb.diagnostics.saturated_share(posterior.params)),
         "flipped_since_start": float(posterior.flipped),
-        "num_binary_weights": sum(x.size for x in jax.tree.leaves(posterior.params)),
-        "num_real_parameters": 0,
+        **kept.counts(posterior.params),
         "eval_samples": settings.eval_samples,
     }
     return Trained(posterior, ste, sample_key, results)
@@ -239,13 +238,15 @@ def write_metrics(folder: Path, posterior: Fit, ste: Fit, every: int = 100) -> N
     )
 
 
-def load_network(path: str | Path, make: Callable[[networks.TanhMLP, bb.Posterior], bb.ApplyFn]) -> prediction.Network:
+def load_network(
+    path: str | Path, experiment: str, make: Callable[[networks.TanhMLP, bb.Posterior], bb.ApplyFn]
+) -> prediction.Network:
     """A network that `run` has kept; ``make(model, posterior)`` gives its ``apply_fn(weights, inputs)``.
 
     Raises:
-        ValueError, OSError: what `bbinn_jax.load_posterior` refuses.
+        ValueError, OSError: what `kept.load` refuses.
     """
-    posterior = bb.load_posterior(path)
+    posterior = kept.load(path, experiment)
     apply_fn = make(networks.TanhMLP(tuple(posterior.config["hidden"])), posterior)
     return prediction.Network(posterior, apply_fn, prediction.preprocessing(posterior.config, np.float64))
 

@@ -12,10 +12,11 @@ import shutil
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -31,34 +32,14 @@ State = TypeVar("State")
 
 # Fields of a config that change where a run goes, how far and on what devices, and not what it computes.
 NOT_OF_THE_RUN = (
-    "out",
-    "overwrite",
-    "resume",
-    "stop_after_epochs",
-    "stop_after_tasks",
-    "checkpoint_seconds",
-    "beside",
-    "data_parallel",
-    "sample_parallel",
-    "distributed",
-    "coordinator_address",
-    "num_processes",
-    "process_id",
-)
-
-
+    "out overwrite resume stop_after_epochs stop_after_tasks checkpoint_seconds beside data_parallel sample_parallel "
+    "distributed coordinator_address num_processes process_id"
+).split()
 # What runs leave in their folder: all of it goes with --overwrite, and what else lies there stays.
 UNFINISHED = ("*.partial", "*.unfinished", "checkpoints.removed", "checkpoints/*.orbax-checkpoint-tmp*")
-FILES = (
-    "results.json",
-    "metrics.jsonl",
-    "figure.png",
-    "weights.png",
-    "network-*.safetensors",
-    "checkpoints",
-    "networks",
-    *UNFINISHED,
-)
+RESULTS = ("results.json", "metrics.jsonl", "figure.png", "weights.png", "network-*.safetensors")
+FOLDERS = ("checkpoints", "networks")
+FILES = (*RESULTS, *FOLDERS, *UNFINISHED)
 
 
 def check(folder: Path, experiment: str, config: Any) -> dict[str, Any] | None:
@@ -69,12 +50,13 @@ def check(folder: Path, experiment: str, config: Any) -> dict[str, Any] | None:
         is none, and the checkpoint can replace it.
 
     Raises:
-        FileExistsError: the folder holds a run that would be lost, or files that are no run's.
+        FileExistsError: it is no folder, or holds a run that would be lost, or files that are no run's.
         ValueError: the run to resume is another one.
     """
     resume = getattr(config, "resume", False)
-    if folder.exists() and not folder.is_dir():
-        raise FileExistsError(f"--out must be a folder, got the file {folder}")
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not nearest.is_dir():
+        raise FileExistsError(f"--out must be a folder, got the file {nearest}")
     if not os.fsencode(folder).decode(errors="replace") == str(folder):
         raise ValueError(f"--out must be a name in UTF-8, as checkpoints are kept by, got {folder}")
     there = set(folder.iterdir()) - _found(folder, UNFINISHED) if folder.exists() else ()
@@ -83,6 +65,9 @@ def check(folder: Path, experiment: str, config: Any) -> dict[str, Any] | None:
             f"--out {folder} holds files that are no run's, or its config.json is damaged; choose another folder"
         )
     if resume and folder.exists():
+        for path in sorted(_found(folder, (*RESULTS, *FOLDERS))):
+            if path.is_dir() == (path.name not in FOLDERS):
+                raise FileExistsError(f"--resume: {path} must be a {'file' if path.is_dir() else 'folder'}")
         check_same(folder, experiment, config)
         try:
             return reading.read(folder).results
@@ -227,10 +212,8 @@ def goes_on(folder: Path, experiment: str, config: Any, state: State, unit: str 
 
 def save_checkpoint(folder: Path, experiment: str, config: Any, state: Any, progress: Progress) -> None:
     """Keeps the state of a run, and what led to it."""
-    text = metrics_text(progress.history)
-    of_run = (identity(experiment, config), text)
-    save = partial(checkpoints.save, folder, progress.done, state, progress.seconds, *of_run)
-    devices.on_first(save)
+    of_run = identity(experiment, config), metrics_text(progress.history)
+    devices.on_first(partial(checkpoints.save, folder, progress.done, state, progress.seconds, *of_run))
 
 
 def stop_if_not_finite(finite: Finite, first_seed: int, step: Any, epoch: int, folder: Path, state: Any) -> None:
@@ -299,7 +282,8 @@ def rewind_metrics(
         if i >= len(found) or found[i] != line.encode():
             console.write(f"{path} was damaged in line {i + 1}: it is written again as the checkpoint has it")
             break
-    _write_whole(path, kept)
+    with whole(path) as file:
+        file.write(kept.encode())
     return [json.loads(line) for line in lines]
 
 
@@ -313,7 +297,9 @@ def write_results(folder: Path, results: dict[str, Any]) -> dict[str, Any]:
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
     """Writes a file whole or not at all."""
-    _write_whole(path, to_json(content, indent=2) + "\n")
+    text = to_json(content, indent=2) + "\n"
+    with whole(path) as file:
+        file.write(text.encode())
 
 
 def to_json(content: dict[str, Any], indent: int | None = None) -> str:
@@ -331,13 +317,18 @@ def to_json(content: dict[str, Any], indent: int | None = None) -> str:
     return json.dumps(content, indent=indent, default=str)
 
 
-def _write_whole(path: Path, text: str) -> None:
+@contextlib.contextmanager
+def whole(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the place of path when all of it is written, and is gone where that fails."""
     partial = path.with_name(path.name + ".partial")
-    with open(partial, "w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    try:
+        with open(partial, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def summary(results: list[dict[str, Any]]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bbinn_jax as bb
-from experiments.common import classifier, console, data, methods, networks, prediction, runs, training
+from experiments.common import classifier, console, data, kept, methods, networks, prediction, runs, training
 from experiments.common.config import of_flat
 from experiments.continual_learning import programs, summary, tasks
 from experiments.continual_learning.presets import Config
@@ -81,18 +81,18 @@ def load_network(path: str | Path, task: int) -> tuple[bb.Posterior, bb.ApplyFn,
         `tasks.permutations` gives. The mean in results.json is of networks drawn with ``tasks.keys(seed)[2]``.
 
     Raises:
-        ValueError: no such task, or what `bbinn_jax.load_posterior` and `data.load` refuse.
+        ValueError, OSError: no such task, or what `kept.load` and `data.load` refuse.
     """
-    kept = bb.load_posterior(path)
-    config = of_flat(Config, kept.config)
+    posterior = kept.load(path, EXPERIMENT)
+    config = of_flat(Config, posterior.config)
     if not 1 <= task <= config.tasks:
         raise ValueError(f"task must be from 1 to {config.tasks}, got {task!r}")
     dataset = load(config)
     orders = tasks.permutations(config.seed, config.tasks, dataset.test.images.shape[1])
-    learned = tasks.Learned(prediction.kept_state(kept), kept.batch_stats, orders)
+    learned = tasks.Learned(prediction.kept_state(posterior), posterior.batch_stats, orders)
     model = make_network(config, dataset)
     apply_fn = programs.make_apply_fn(config, model, dataset.train.images, learned, task - 1)
-    return kept, apply_fn, dataset.test._replace(images=dataset.test.images[:, orders[task - 1]])
+    return posterior, apply_fn, dataset.test._replace(images=dataset.test.images[:, orders[task - 1]])
 
 
 def run(config: Config, prepared: Prepared, out: Path) -> dict[str, Any]:
@@ -124,8 +124,7 @@ def run(config: Config, prepared: Prepared, out: Path) -> dict[str, Any]:
         "epochs": config.epochs,
         "wall_seconds": outcome.progress.seconds,
         "compile_seconds": outcome.compile_seconds,
-        "num_binary_weights": sum(x.size for x in jax.tree.leaves(natural)),
-        "num_real_parameters": sum(x.size for x in jax.tree.leaves(real)),
+        **kept.counts(natural, real),
         "eval_samples": classifier.eval_samples(config),
         "curve_samples": programs.curve_samples(config),
     }
@@ -140,8 +139,7 @@ def keep(config: Config, dataset: data.Dataset, learned: tasks.Learned, out: Pat
         state, statistics, _ = prediction.part(learned, i)
         batch_stats = statistics if config.batch_norm == "per-task" else state.batch_stats
         fields = runs.kept_config(config, config.seed + i, dataset.mean, dataset.std)
-        kept = bb.Posterior(state.params[0], state.params[1], batch_stats, fields)
-        bb.save_posterior(out / f"network-{config.seed + i}.safetensors", kept)
+        kept.save(out, config.seed + i, EXPERIMENT, bb.Posterior(state.params[0], state.params[1], batch_stats, fields))
 
 
 def train(config: Config, prepared: Prepared, learned: tasks.Learned, keys: jax.Array, out: Path) -> Outcome:

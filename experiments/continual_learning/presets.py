@@ -94,12 +94,7 @@ def permuted_digits(method: str) -> Config:
 
 def permuted_mnist(method: str) -> Config:
     """The paper's setting (arXiv 2002.10778, section 4.3, and its authors' program)."""
-    posterior = {
-        "noise": Weights(temperature=1e-2),
-        "learning_rate": 1e-3,
-        "init_scale": 10.0,
-        "eval_samples": 100,
-    }
+    posterior = {"noise": Weights(temperature=1e-2), "learning_rate": 1e-3, "init_scale": 10.0, "eval_samples": 100}
     return Config(
         preset="permuted-mnist",
         dataset="mnist",

@@ -69,10 +69,5 @@ TABLES = {
         ),
         (METHOD, RATE, FACTOR, Column("momentum", "config.momentum"), STEP, WINDOW, HIDDEN),
     ),
-    "digits": Table(
-        "digits",
-        after_tasks(1, 2, 3, 4, 5),
-        (METHOD, PRIOR, NORM),
-        _one_network,
-    ),
+    "digits": Table("digits", after_tasks(1, 2, 3, 4, 5), (METHOD, PRIOR, NORM), _one_network),
 }

@@ -82,7 +82,7 @@ def show(results: dict[str, Any]) -> None:
     titles = {"mode": "mode", "mean": f"mean of {results['eval_samples']}"}
     _write_matrix(results, predictors[-1], titles[predictors[-1]])
     rows = [
-        (title, *(_number(results, f"{key}_{name}", style) for name in predictors))
+        (title, *(console.number(results, f"{key}_{name}", style) for name in predictors))
         for key, title, style in (
             ("test_accuracy", "average accuracy on all tasks", "{:.2%}"),
             ("last_tasks_accuracy", f"  on the last {LAST}", "{:.2%}"),
@@ -103,9 +103,7 @@ def show(results: dict[str, Any]) -> None:
     if results["eval_samples"]:
         console.write("mode: the one most probable network, mean: the average over networks drawn from the posterior")
     if results["needs_task_identity"]:
-        console.write(
-            f"batch norms {results['batch_norm']}: at test time the network is told which task an image is of"
-        )
+        console.write(f"batch norms {results['batch_norm']}: in tests the network is told which task an image is of")
     if results["batch_norm"] == "reestimated":
         console.write("and has seen unlabelled training images of it")
     binary, real = results["num_binary_weights"], results["num_real_parameters"]
@@ -130,10 +128,3 @@ def _write_matrix(results: dict[str, Any], predictor: str, title: str) -> None:
     console.write_table(f"{results['tested_on']} accuracy of the {title} on each task{of_seeds}", ("", *columns), rows)
     if entropies:
         console.write("entropy: bits per weight; certain: share of weights decided to 99 %, no capacity left in them")
-
-
-def _number(results: dict[str, Any], name: str, style: str) -> str:
-    if results[name] is None:  # nothing is forgotten in a single task
-        return "-"
-    text = style.format(results[name])
-    return f"{text} +- {style.format(results[f'{name}_std']).lstrip('+')}" if "seeds" in results else text

@@ -36,8 +36,7 @@ def show(results: dict[str, Any]) -> None:
         "mean": f"mean of {results['eval_samples']}",
     }
     seeds = f", mean +- std of {results['seeds']} seeds" if "seeds" in results else ""
-    rows = []
-    for score, title, style in (
+    scores = (
         ("test_accuracy_{}", "accuracy", "{:.2%}"),
         ("test_nll_{}", "negative log likelihood (nats)", "{:.4f}"),
         ("test_brier_{}", "Brier score", "{:.4f}"),
@@ -45,22 +44,17 @@ def show(results: dict[str, Any]) -> None:
         ("output_temperature_{}", "output temperature fitted on validation images", "{:.3f}"),
         ("test_nll_{}_scaled", "negative log likelihood at it (nats)", "{:.4f}"),
         ("test_ece_{}_scaled", "expected calibration error at it", "{:.4f}"),
-    ):
-        cells = [style.format(results[score.format(name)]) for name in predictors]
-        if seeds:
-            stds = [style.format(results[f"{score.format(name)}_std"]) for name in predictors]
-            cells = [f"{cell} +- {std}" for cell, std in zip(cells, stds, strict=True)]
-        rows.append((title, *cells))
+    )
     console.write_table(
         f"{results['dataset']} test set, {results['method']}, {results['epochs']} epochs{seeds}",
         ("", *(titles[name] for name in predictors)),
-        rows,
+        [
+            (title, *(console.number(results, x.format(name), style) for name in predictors))
+            for x, title, style in scores
+        ],
     )
     if "mean" in predictors:
-        console.write(
-            "mode: the one most probable network, "
-            "mean: the average of the probabilities of networks drawn from the posterior"
-        )
+        console.write("mode: the one most probable network, mean: the average over networks drawn from the posterior")
     console.write_totals(results)
 
 

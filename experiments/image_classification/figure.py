@@ -29,11 +29,8 @@ def draw(path: Path, outcome: Outcome, dataset: Dataset, num_unsure: int = 10) -
     probabilities, entropy = np.asarray(predictions[name].probabilities), np.asarray(predictions[name].entropy)
     images, labels = np.asarray(dataset.test.images), np.asarray(dataset.test.labels)
     figure = Figure(figsize=(12, 8.4), layout="constrained")
-    figure.suptitle(
-        f"{results['dataset']}: {weights} weights trained by {results['method']}, seed {results['seed']}",
-        fontsize=14,
-        fontweight="bold",
-    )
+    title = f"{results['dataset']}: {weights} weights trained by {results['method']}, seed {results['seed']}"
+    figure.suptitle(title, fontsize=14, fontweight="bold")
     top, bottom = figure.subfigures(2, 1, height_ratios=(1, 1.35)).flat  # type: ignore[union-attr]
     curves, entropies = top.subplots(1, 2, width_ratios=(1.3, 1))
     _learning_curves(curves, history)

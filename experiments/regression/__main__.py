@@ -107,7 +107,7 @@ def run(config: Config, prepared: Prepared, out: Path) -> dict[str, Any]:
     """Trains, predicts, draws and returns the results."""
     fit, curve, data, scales = prepared
     console.write(f"{len(data.inputs)} training, {len(data.test_inputs)} test pairs")
-    trained = full_batch.run(config, fit, out, {"train_inputs": data.inputs}, scales)
+    trained = full_batch.run(config, fit, out, EXPERIMENT.name, {"train_inputs": data.inputs}, scales)
 
     def of_mode(natural: Any, inputs: Any) -> jax.Array:
         return curve(bb.mode(natural), inputs)

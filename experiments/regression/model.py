@@ -31,8 +31,8 @@ def load_network(path: str | Path) -> prediction.Network:
         path: network-SEED.safetensors of a run folder, or network-ste-SEED.safetensors.
 
     Raises:
-        ValueError, OSError: what `bbinn_jax.load_posterior` refuses.
+        ValueError, OSError: what `kept.load` refuses.
     """
     return full_batch.load_network(
-        path, lambda model, posterior: partial(normalised, model, posterior.batch_stats["train_inputs"])
+        path, "regression", lambda model, kept: partial(normalised, model, kept.batch_stats["train_inputs"])
     )

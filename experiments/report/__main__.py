@@ -1,10 +1,11 @@
-"""The tables of the RESULTS.md files; and one table and one figure of the image runs below some folders.
+"""The image runs below some folders, as one table and one figure; and the tables of the RESULTS.md files.
 
-    python -m experiments.report --write
     python -m experiments.report runs
-    python -m experiments.report experiments/image_classification/results --markdown
+    python -m experiments.report experiments/image_classification/results --markdown --out curves.png
+    python -m experiments.report --write
 
-Reads what the runs wrote and nothing else.
+Reads what the runs wrote, and writes nothing but the figure that --out names. The exit code is 2 where a file or folder
+could not be read, and the other runs are in the table all the same.
 """
 
 if not __package__:
@@ -36,7 +37,7 @@ def main(argv: list[str] | None = None) -> None:
         "folders", nargs="*", type=Path, metavar="DIR", help="holds run folders or results (NAME.jsonl)"
     )
     parser.add_argument("--write", action="store_true", help="make the tables of all RESULTS.md anew, and nothing else")
-    parser.add_argument("--out", type=Path, help="the figure (default: report.png in the first DIR)")
+    parser.add_argument("--out", type=Path, metavar="FILE.png", help="draw learning curves into this file")
     parser.add_argument("--markdown", action="store_true", help="print the table as markdown")
     arguments = parser.parse_args(argv)
     with endings.ending(), endings.user_errors():
@@ -45,15 +46,18 @@ def main(argv: list[str] | None = None) -> None:
         if arguments.write:
             print("\n".join(f"written: {path}" for path in tables.write()) or "all tables are as they should be")
             return
-        path = arguments.out or arguments.folders[0] / "report.png"
-        if path.suffix != ".png":
-            raise ValueError(f"--out must name a .png file, got {printable(str(path))}")
+        if arguments.out and arguments.out.suffix != ".png":
+            raise ValueError(f"--out must name a .png file, got {printable(str(arguments.out))}")
         found, told = runs.find(arguments.folders)
         frame, repeats = grouped(found)
         rows = [(cells(group), group) for _, group in frame.groupby("row", sort=True)]
-        drawn = figure.draw(path, [group for _, group in rows])
+        drawn = "no figure: --out FILE.png draws learning curves"
+        if arguments.out:
+            drawn = figure.draw(arguments.out, [group for _, group in rows])
         show([line for line, _ in rows], arguments.markdown)
         print("\n".join((EXPLANATION, *map(printable, (*repeats, *told, drawn)))))
+        if unread := sum(line.startswith("left out: ") for line in told):
+            raise ValueError(f"left out of the table: {unread} that could not be read, named below it")
 
 
 def grouped(found: list[runs.Run]) -> tuple[pd.DataFrame, list[str]]:

@@ -1,6 +1,5 @@
 """The learning curves of image runs, a panel for each data set."""
 
-import os
 import textwrap
 import warnings
 from itertools import cycle
@@ -14,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 from experiments.common import paper
 from experiments.common.methods import METHODS
 from experiments.common.paper import PAPER
+from experiments.common.runs import whole
 
 # In the order of the rows; no two look alike to the colour-blind.
 COLORS = {name: METHODS[name].color for name in (*paper.METHODS, *METHODS) if name in METHODS}
@@ -40,14 +40,9 @@ def draw(path: Path, rows: list[pd.DataFrame]) -> str:
     panels = figure.subplots(1, len(datasets), squeeze=False).flat
     for axes, dataset in zip(panels, datasets, strict=True):
         learning_curves(axes, dataset, [row for row in rows if row.iloc[0]["dataset"] == dataset])
-    partial = path.with_name(path.name + ".partial")
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a sign that the font lacks
-            figure.savefig(partial, format="png", dpi=min(120, 60_000 / max(figure.get_size_inches())))
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole(path) as file, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a sign that the font lacks
+        figure.savefig(file, format="png", dpi=min(120, 60_000 / max(figure.get_size_inches())))
     return f"figure: {path}"
 
 

@@ -55,15 +55,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
     "wall_seconds": lambda value: _is_number(value, 0, 1e12),
 }
 RESULTS = ("experiment", "dataset", "method", "seed", "epochs", "test_accuracy_mode")  # must be there
-SHARED = (
-    "experiment",
-    "dataset",
-    "method",
-    "epochs",
-    "preset",
-    "device",
-    "wall_seconds",
-)  # by the seeds of one program
+SHARED = ("experiment", "dataset", "method", "epochs", "preset", "device", "wall_seconds")  # by seeds of one program
 EPOCH = ("epoch", "test_accuracy_mode")
 
 
@@ -123,13 +115,9 @@ def read_folder(folder: Path) -> tuple[list[Run], str | None]:
         within = run.results.get("config", {})
         return _runs(results, run.results, epochs, *((config, run.config) if run.config else (results, within))), None
     settings_of_it = _checked(config, run.config)
-    epoch, stop = (
-        max((_checked(*x, EPOCH)["epoch"] for x in epochs), default=0),
-        settings_of_it.get("stop_after_epochs"),
-    )
-    total = (
-        stop if stop and epoch <= stop else settings_of_it.get("epochs")
-    )  # a resumed run goes on after its first stop
+    epoch = max((_checked(*x, EPOCH)["epoch"] for x in epochs), default=0)
+    stop = settings_of_it.get("stop_after_epochs")  # after which a resumed run goes on
+    total = stop if stop and epoch <= stop else settings_of_it.get("epochs")
     return [], f"not finished: {folder}, epoch {epoch} of {total}" if metrics.exists() else None
 
 

@@ -73,7 +73,7 @@ def run(config: Config, prepared: Prepared, out: Path) -> dict[str, Any]:
     """Trains, predicts, draws and returns the results."""
     fit, logits_fn, train, test = prepared
     console.write(f"{config.num_train:,} training, {NUM_TEST:,} test points")
-    trained = full_batch.run(config, fit, out)
+    trained = full_batch.run(config, fit, out, EXPERIMENT.name)
     plane = plane_around(train)
     of_mode = partial(bb.mode_predictive, logits_fn)
     mean = partial(bb.posterior_predictive, logits_fn, num_samples=config.eval_samples, chunk_size=1)

@@ -25,6 +25,6 @@ def load_network(path: str | Path) -> prediction.Network:
         path: network-SEED.safetensors of a run folder, or network-ste-SEED.safetensors.
 
     Raises:
-        ValueError, OSError: what `bbinn_jax.load_posterior` refuses.
+        ValueError, OSError: what `kept.load` refuses.
     """
-    return full_batch.load_network(path, lambda model, posterior: partial(logits, model))
+    return full_batch.load_network(path, "two_moons", lambda model, posterior: partial(logits, model))

@@ -70,9 +70,9 @@ Prepared = tuple[data.Dataset, dict[str, jax.Array]]
 
 def prepare(config: Config) -> Prepared:
     """Loads the images, and makes foreign ones, by title."""
-    dataset, first = data.load(config.preset), slice(config.eval_images)
+    dataset = data.load(config.preset)
     foreign = foreign_images(dataset, config.preset, jax.random.key(0))
-    return dataset._replace(test=part(dataset.test, first)), {title: x[first] for title, x in foreign.items()}
+    return dataset, {title: x[: config.eval_images] for title, x in foreign.items()}
 
 
 def run(config: Config, prepared: Prepared, out: Path) -> dict[str, Any]:
@@ -82,18 +82,18 @@ def run(config: Config, prepared: Prepared, out: Path) -> dict[str, Any]:
     lines, entropies = [], []
     for seed in range(config.seed, config.seed + config.seeds):
         ste, bayesbinn = networks_of(config, seed, dataset, out / "networks")
-        held_back = part(bayesbinn.held_back, slice(config.eval_images))
-        images = {"test": dataset.test.images, "validation": held_back.images, **foreign}
+        test, held_back = (part(x, slice(config.eval_images)) for x in (dataset.test, bayesbinn.held_back))
+        images = {"test": test.images, "validation": held_back.images, **foreign}
         console.write(f"seed {seed}: {sum(map(len, images.values())):,} images before {len(ste) + 1} networks")
         compared = ask(ste, bayesbinn, images, jax.random.key(seed))
         entropies.append(float(bb.diagnostics.entropy_bits_per_weight(bayesbinn.posterior.natural)))
         predictors = [*compared[:3], *compared.means]
         for name, count, answers in predictors:
-            scored = scores(answers, (dataset.test.labels, held_back.labels), list(foreign))
+            scored = scores(answers, (test.labels, held_back.labels), list(foreign))
             runs.to_json(scored | {"seed": seed})  # raises for what is not finite before it is drawn
             lines.append({"seed": seed, "predictor": name, "networks": count, "scores": scored})
         if seed == config.seed:
-            figure.draw(out / "figure.png", f"{config.preset}, seed {seed}", compared, dataset.test.labels)
+            figure.draw(out / "figure.png", f"{config.preset}, seed {seed}", compared, test.labels)
     return {
         "dataset": config.preset,
         "seeds": config.seeds,
@@ -111,7 +111,7 @@ def networks_of(config: Config, seed: int, dataset: data.Dataset, folder: Path) 
     bayesbinn = presets.PRESETS[BAYESBINN[config.preset]]("bayesbinn")
     changes = {"split_seed": seed} | ({} if config.epochs is None else {"epochs": config.epochs})
     wanted = [(ste, seed * config.ensemble + member) for member in range(config.ensemble)] + [(bayesbinn, seed)]
-    paths = [members.train(of, folder, config.resume, seed=of_seed, **changes) for of, of_seed in wanted]
+    paths = [members.train(of, dataset, folder, config.resume, seed=of_seed, **changes) for of, of_seed in wanted]
     with user_errors():
         *ensemble, posterior = (members.load(path, dataset) for path in paths)
     return ensemble, posterior

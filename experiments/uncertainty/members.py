@@ -1,6 +1,7 @@
 """The networks that are compared: each is a run of image classification in a folder of its own."""
 
 import dataclasses
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,18 +12,19 @@ TRAINING = command.Experiment(
     classifier.EXPERIMENT,
     image_config.Config,
     PRESETS,
-    classifier.prepare,
+    prepare=classifier.prepare,
     run=lambda *prepared: classifier.run(*prepared).results,
     show=lambda results: None,
     finished=classifier.finished,
 )
 
 
-def train(config: image_config.Config, folder: Path, resume: bool, **changes: Any) -> Path:
+def train(config: image_config.Config, dataset: data.Dataset, folder: Path, resume: bool, **changes: Any) -> Path:
     """Trains a network, or with resume what is not trained of it yet, in a folder inside this one; returns its file."""
     config = dataclasses.replace(config, resume=resume, overwrite=not resume, **changes)
     out = folder / f"{config.method.name}-{config.seed}"
-    command.execute(TRAINING, dataclasses.replace(config, out=out))
+    training = TRAINING._replace(prepare=partial(classifier.prepare, dataset=dataset))
+    command.execute(training, dataclasses.replace(config, out=out))
     return out / f"network-{config.seed}.safetensors"
 
 
