@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import cache
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +15,7 @@ from experiments.continual_learning import tasks
 from experiments.continual_learning.__main__ import main
 from experiments.continual_learning.learner import load_network
 from experiments.continual_learning.presets import METHODS
+from experiments.continual_learning.summary import show
 from tests import commands
 from tests.commands import kill, process_of, read_metrics, read_results, refused, results_of, state_of
 
@@ -33,7 +35,7 @@ def test_with_the_prior_the_first_task_is_forgotten_less_than_half_as_much(tmp_p
     """On average of 3 seeds. Measured, in points: 30.8, 25.6, 16.9 with the prior, 81.1, 81.7, 67.8 without."""
     lost = {}
     for prior in ("previous", "none"):
-        results = main(["--tasks", "3", "--seeds", "3", "--prior", prior, "--out", str(tmp_path / prior)])
+        results = main(["--tasks", "3", "--seeds", "3", "--curve-points", "1", "--prior", prior, "--out", str(tmp_path / prior)])
         for run in results["runs"]:
             assert min(row[-1] for row in run["accuracy_matrix_mean"]) > 0.85  # every task is learned
         lost[prior] = [run["first_task_lost_mean"] for run in results["runs"]]
@@ -115,31 +117,42 @@ def test_every_method_learns_the_task_at_hand(tmp_path, method):
     assert (results["posterior_entropy_bits_per_weight"] is None) == no_posterior
 
 
-def test_a_task_that_is_not_told_apart_has_shared_statistics(tmp_path, capsys):
+TREATMENTS = ("shared", "per-task", "reestimated", "layer", "none")
+
+
+@pytest.fixture(scope="module")
+def run_of(tmp_path_factory):
+    """A run for each treatment of batch norms: (results, folder)."""
+    folder = tmp_path_factory.mktemp("treatments")
+    arguments = [*QUICK, "--output-scale", "--seed", "3"]
+    return cache(lambda kind: (main([*arguments, "--batch-norm", kind, "--out", str(folder / kind)]), folder / kind))
+
+
+def test_a_task_that_is_not_told_apart_has_shared_statistics(run_of, capsys):
     """The network is told the task only where its batch norms depend on it, and the output says so."""
     accuracies = {}
-    for batch_norm in ("shared", "per-task", "reestimated", "layer", "none"):
-        out = tmp_path / batch_norm
-        results = main([*QUICK, "--tasks", "2", "--batch-norm", batch_norm, "--output-scale", "--out", str(out)])
+    for batch_norm in TREATMENTS:
+        results, out = run_of(batch_norm)
         told = batch_norm in ("per-task", "reestimated")
         assert results["needs_task_identity"] == told
+        capsys.readouterr()
+        show(results)
         assert ("which task" in capsys.readouterr().out) == told
         accuracies[batch_norm] = results["accuracy_matrix_mode"]
-        kept = bb.load_posterior(out / "network-0.safetensors")
+        kept = bb.load_posterior(out / "network-3.safetensors")
         if batch_norm in ("shared", "per-task", "reestimated"):
             mean = kept.batch_stats["BatchNorm_0"]["mean"]
-            assert mean.shape == ((2, 16) if batch_norm == "per-task" else (16,))
+            assert mean.shape == ((3, 16) if batch_norm == "per-task" else (16,))
     # the same training, and right after it the same statistics
     assert accuracies["shared"][1][1] == accuracies["per-task"][1][1]
     assert accuracies["shared"][1][0] != accuracies["per-task"][1][0]
     assert len({str(matrix) for matrix in accuracies.values()}) == 5
 
 
-def test_a_kept_network_and_its_permutations_have_the_accuracy_of_the_results(tmp_path):
+def test_a_kept_network_and_its_permutations_have_the_accuracy_of_the_results(run_of):
     """Put together by hand: one statistic for each task, and the pixels in the order of a run with this seed."""
-    arguments = ["--batch-norm", "per-task", "--seed", "3", "--out", str(tmp_path / "run")]
-    results = main([*QUICK, *arguments])
-    kept = bb.load_posterior(tmp_path / "run" / "network-3.safetensors")
+    results, out = run_of("per-task")
+    kept = bb.load_posterior(out / "network-3.safetensors")
     test = data.load("digits").test
     images = test.images.reshape(len(test.labels), -1)
     weights = bb.mode(kept.natural)
@@ -154,11 +167,11 @@ def test_a_kept_network_and_its_permutations_have_the_accuracy_of_the_results(tm
         assert accuracy == pytest.approx(results["accuracy_matrix_mode"][-1][task], abs=0.006)  # two images
 
 
-@pytest.mark.parametrize("batch_norm", ["shared", "per-task", "reestimated", "layer", "none"])
-def test_a_network_is_loaded_as_it_was_tested(tmp_path, batch_norm):
-    results = main([*QUICK, "--batch-norm", batch_norm, "--seed", "3", "--out", str(tmp_path / "run")])
+@pytest.mark.parametrize("batch_norm", TREATMENTS)
+def test_a_network_is_loaded_as_it_was_tested(run_of, batch_norm):
+    results, out = run_of(batch_norm)
     for task in (1, 2, 3):
-        kept, apply_fn, test = load_network(tmp_path / "run" / "network-3.safetensors", task)
+        kept, apply_fn, test = load_network(out / "network-3.safetensors", task)
         accuracy = np.mean(np.argmax(apply_fn(bb.mode(kept.natural), test.images), axis=1) == test.labels)
         assert accuracy == pytest.approx(results["accuracy_matrix_mode"][-1][task - 1], abs=0.003)  # an image
         mean = bb.posterior_predictive(apply_fn, kept.natural, tasks.keys(3)[2], test.images, num_samples=5)
@@ -167,7 +180,7 @@ def test_a_network_is_loaded_as_it_was_tested(tmp_path, batch_norm):
         scale = kept.config["input_std"], kept.config["input_mean"]
         assert scale == (data.load("digits").std.tolist(), data.load("digits").mean.tolist())
     with pytest.raises(ValueError, match="task must be from 1 to 3, got 4"):
-        load_network(tmp_path / "run" / "network-3.safetensors", 4)
+        load_network(out / "network-3.safetensors", 4)
 
 
 def test_a_single_task_forgets_nothing_and_says_so(tmp_path, capsys):
@@ -213,9 +226,8 @@ def test_several_seeds_are_their_own_runs(tmp_path, quick_run):
     )
 
 
-@pytest.mark.parametrize("settings", [["--seeds", "2"], ["--method", "ste", "--batch-norm", "per-task"]])
-def test_run_that_was_killed_equals_one_that_was_not(tmp_path, settings):
-    arguments = ["--tasks", "6", "--hidden", "16", *settings]
+def test_run_that_was_killed_equals_one_that_was_not(tmp_path):
+    arguments = [*QUICK, "--tasks", "6", "--epochs", "25", "--seeds", "2", "--batch-norm", "per-task"]
     out, whole = tmp_path / "killed", tmp_path / "whole"
     process = process_of("continual_learning", [*arguments, "--out", str(out)])
     while not (line := process.stdout.readline()).startswith("task "):
