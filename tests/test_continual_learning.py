@@ -35,7 +35,8 @@ def test_with_the_prior_the_first_task_is_forgotten_less_than_half_as_much(tmp_p
     """On average of 3 seeds. Measured, in points: 30.8, 25.6, 16.9 with the prior, 81.1, 81.7, 67.8 without."""
     lost = {}
     for prior in ("previous", "none"):
-        results = main(["--tasks", "3", "--seeds", "3", "--curve-points", "1", "--prior", prior, "--out", str(tmp_path / prior)])
+        arguments = ["--tasks", "3", "--seeds", "3", "--curve-points", "1", "--prior", prior]
+        results = main([*arguments, "--out", str(tmp_path / prior)])
         for run in results["runs"]:
             assert min(row[-1] for row in run["accuracy_matrix_mean"]) > 0.85  # every task is learned
         lost[prior] = [run["first_task_lost_mean"] for run in results["runs"]]

@@ -70,7 +70,9 @@ def test_run_folder_holds_config_metrics_and_figure(digits_run):
     ]
 
 
-@pytest.mark.parametrize("settings", [[], ["--batch-norm-images", "0"], ["--method", "ste"], ["--seeds", "2", "--eval-samples", "10"]])
+@pytest.mark.parametrize(
+    "settings", [[], ["--batch-norm-images", "0"], ["--method", "ste"], ["--seeds", "2", "--eval-samples", "10"]]
+)
 def test_numbers_of_the_results_come_back_from_a_kept_network(tmp_path, digits_run, settings):
     """Mode and mean, each network with its own batch-norm statistics."""
     if settings:

@@ -495,10 +495,10 @@ def check_explicit_mesh():
         of = functools.partial(metric, **options)
         everywhere, expected = [jax.device_put(x, jax.NamedSharding(mesh, jax.P())) for x in arguments], of(*arguments)
         divided = [jax.device_put(x, jax.NamedSharding(mesh, jax.P("data"))) for x in arguments]
-        for given in (divided, [divided[0], *everywhere[1:]], [*everywhere[:-1], divided[-1]]):
-            for wrap in (lambda f: f, jax.jit):
-                for x, z in zip(jax.tree.leaves(wrap(of)(*given)), jax.tree.leaves(expected), strict=True):
-                    np.testing.assert_allclose(x, z, rtol=2e-5, atol=1e-6, err_msg=metric.__name__)
+        jitted, some = jax.jit(of), ([divided[0], *everywhere[1:]], [*everywhere[:-1], divided[-1]])
+        for result in (of(*divided), jitted(*divided), *(jitted(*given) for given in some)):
+            for x, z in zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True):
+                np.testing.assert_allclose(x, z, rtol=2e-5, atol=1e-6, err_msg=metric.__name__)
 
 
 @pytest.mark.parametrize("given", ["float16", "float32", "float64", "bfloat16"])

@@ -13,7 +13,6 @@ import pytest
 
 from bbinn_jax import BinaryDense
 from experiments.common import checkpoints, data, methods, reading, runs, training
-from experiments.common.methods import METHODS
 from experiments.common.presets import PRESETS
 from experiments.image_classification.__main__ import main
 from tests import commands
@@ -33,13 +32,11 @@ def wait_for_the_first_epoch(process):
         assert line, process.communicate()
 
 
-@pytest.mark.parametrize("method", ["bayesbinn", "ste"])
-def test_run_killed_again_and_again_equals_one_that_was_not(tmp_path, method):
-    """Killed 10 times for each method, at random: half of the kills anywhere after the start of the process (imports,
-    compilation, reading the checkpoint), half soon after the first line of output, when checkpoints are written
-    most of the time.
+def test_run_killed_again_and_again_equals_one_that_was_not(tmp_path):
+    """Killed 8 times at random: half of the kills anywhere after the start of the process (imports, compilation,
+    reading the checkpoint), half soon after the first line of output, when checkpoints are written most of the time.
     """
-    arguments = [*TINY, "--method", method, "--epochs", "500"]
+    arguments = [*TINY, "--epochs", "400"]
     few_checkpoints = ["--checkpoint-seconds", "1000"]
     start = time.perf_counter()
     whole = process_of("image_classification", [*arguments, *few_checkpoints, "--out", str(tmp_path / "whole")])
@@ -48,7 +45,7 @@ def test_run_killed_again_and_again_equals_one_that_was_not(tmp_path, method):
     assert whole.communicate() and whole.returncode == 0
 
     rng, out, reached = random.Random(0), tmp_path / "killed", []
-    for i in range(10):
+    for i in range(8):
         process = process_of("image_classification", [*arguments, "--out", str(out), "--resume"])
         if i % 2:
             wait_for_the_first_epoch(process)
@@ -59,7 +56,7 @@ def test_run_killed_again_and_again_equals_one_that_was_not(tmp_path, method):
         kill(process)
         reached.append(checkpoints.latest(out) or 0)
     assert reached == sorted(reached)
-    assert len(set(reached)) >= 4
+    assert len(set(reached)) >= 3
     assert not (out / "results.json").exists()
     main([*arguments, *few_checkpoints, "--out", str(out), "--resume"])
     assert_same_run(out, tmp_path / "whole")
@@ -169,7 +166,7 @@ def test_lines_that_no_checkpoint_has_are_checked_before_training(tmp_path):
 # Seeds ----------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", ["bayesbinn", "bimu", "bop"])
 def test_each_of_several_seeds_equals_its_own_run(tmp_path, method):
     """Over 2 epochs of 25 steps. Products of matrices are summed in another order, so in the first epoch the losses
     agree to 1e-4, and in the second to 2 %: by then a few weights have come to lie on the other side of 0.
@@ -244,7 +241,7 @@ class Fragile(nn.Module):
         return BinaryDense(3)(jnp.minimum(x, 1)) + jnp.sqrt(0 * bias + jnp.where(jnp.max(x) > 100, 0.0, 1.0))
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", methods.METHODS)
 @pytest.mark.parametrize("num_seeds", [1, 2])
 def test_step_leaf_and_seed_of_a_bad_gradient_are_named(tmp_path, method, num_seeds):
     config = PRESETS["digits"](method)
