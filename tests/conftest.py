@@ -32,17 +32,16 @@ def strict(request):
         yield
 
 
-@pytest.fixture(autouse=True, scope="module")
+@pytest.fixture(autouse=True)
 def forget_programs():
-    """JAX keeps every program that it has compiled; those of a file of tests are of no use to the next one.
-
-    Their memory goes back to the system only where glibc is told to give it.
-    """
+    """JAX keeps every program that it has compiled. Beyond 1.5 GB they go, and glibc gives the memory back."""
     yield
-    jax.clear_caches()
-    gc.collect()
-    if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
-        trim(0)
+    memory = Path("/proc/self/statm")  # of Linux: pages
+    if memory.exists() and int(memory.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") > 1.5e9:
+        jax.clear_caches()
+        gc.collect()
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
+            trim(0)
 
 
 @pytest.fixture
