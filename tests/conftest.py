@@ -45,6 +45,12 @@ def forget_programs():
 
 
 @pytest.fixture
+def undrawn(monkeypatch):
+    """For image runs whose figures nobody looks at: drawing takes as long as two epochs of digits."""
+    monkeypatch.setattr("experiments.image_classification.figure.draw", lambda path, *_: path.touch())
+
+
+@pytest.fixture
 def promoting():
     """For one test of which other libraries promote dtypes."""
     with jax.numpy_dtype_promotion("standard"):

@@ -18,6 +18,7 @@ from experiments.image_classification.__main__ import main
 from tests import commands
 from tests.commands import content_of, kill, process_of, read_metrics, results_of, state_of
 
+pytestmark = pytest.mark.usefixtures("undrawn")
 TINY = ["--preset", "digits", "--hidden", "32", "--checkpoint-seconds", "0"]
 
 
@@ -33,10 +34,10 @@ def wait_for_the_first_epoch(process):
 
 
 def test_run_killed_again_and_again_equals_one_that_was_not(tmp_path):
-    """Killed 8 times at random: half of the kills anywhere after the start of the process (imports, compilation,
+    """Killed 6 times at random: half of the kills anywhere after the start of the process (imports, compilation,
     reading the checkpoint), half soon after the first line of output, when checkpoints are written most of the time.
     """
-    arguments = [*TINY, "--epochs", "400"]
+    arguments = [*TINY, "--epochs", "150"]
     few_checkpoints = ["--checkpoint-seconds", "1000"]
     start = time.perf_counter()
     whole = process_of("image_classification", [*arguments, *few_checkpoints, "--out", str(tmp_path / "whole")])
@@ -45,11 +46,11 @@ def test_run_killed_again_and_again_equals_one_that_was_not(tmp_path):
     assert whole.communicate() and whole.returncode == 0
 
     rng, out, reached = random.Random(0), tmp_path / "killed", []
-    for i in range(8):
+    for i in range(6):
         process = process_of("image_classification", [*arguments, "--out", str(out), "--resume"])
         if i % 2:
             wait_for_the_first_epoch(process)
-            time.sleep(rng.uniform(0, 0.3))
+            time.sleep(rng.uniform(0, 0.15))
         else:
             time.sleep(rng.uniform(0, startup))
         assert process.poll() is None, process.communicate()
