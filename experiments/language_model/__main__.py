@@ -90,6 +90,9 @@ def run(config: Config, prepared: Prepared, out: Path) -> dict[str, Any]:
         asked = answers.ask(of_training, fitted, i)
         values, said = answers.of_seed(asked, rows, classifier.eval_samples(config))
         bits = line["num_binary_weights"] + 32 * line["num_real_parameters"]
+        if not line["num_binary_weights"]:  # what real weights lose where they take 16 bits each
+            half = answers.predict(answers.ask(of_training, fitted, i, half=True), {"test": rows["test"]}, None)
+            values["test_bits_per_character_half"] = float(answers.surprise(half["test"], rows["test"].labels).mean())
         results.append(line | facts | {"size_bits": bits} | values)
         shown.append(said)
     asked = answers.ask(of_training, fitted, 0)

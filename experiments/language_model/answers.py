@@ -25,12 +25,18 @@ class Asked(NamedTuple):
     key: jax.Array  # of the networks that are drawn
 
 
-def ask(prepared: classifier.Prepared, fitted: classifier.Fitted, i: int) -> Asked:
-    """That of the i-th seed."""
+def ask(prepared: classifier.Prepared, fitted: classifier.Fitted, i: int, half: bool = False) -> Asked:
+    """That of the i-th seed; with half as it is after `rounded`."""
     method, state = prepared.problem.method, prediction.part(fitted.states, i)
+    state = rounded(state) if half else state
     apply_fn = prediction.network(prepared.problem.model, state, jnp.zeros(0))
     natural = state.params[0] if method.is_posterior else None
     return Asked(apply_fn, prediction.shipped(method, state), natural, fitted.keys[i])
+
+
+def rounded(state: Any) -> Any:
+    """A state whose parameters have been kept in 16 bits each, as float16."""
+    return state._replace(params=jax.tree.map(lambda x: x.astype(jnp.float16).astype(x.dtype), state.params))
 
 
 def predict(asked: Asked, rows: dict[str, Any], num_samples: int | None) -> dict[str, bb.Prediction]:

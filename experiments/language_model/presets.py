@@ -16,17 +16,21 @@ from experiments.language_model.transformer import Shape
 class Config(image_config.Training):
     """Trains a binary transformer to predict the next character of a text."""
 
+    epochs: int = 3
+    """Sets the length of the training, in which learning rates fall to 0; each predicts every character twice."""
+    batch_size: int = 8
+    """Sets the number of rows of text in a batch."""
     text: Path | None = None
     """Names a text file in UTF-8. Default: the help on Python that every Python has, pydoc_data.topics."""
     context: int = 128
     """Sets how many characters the transformer sees."""
-    layers: int = 3
+    layers: int = 2
     """Sets the number of blocks of attention and hidden units."""
-    width: int = 128
+    width: int = 64
     """Sets the number of channels between blocks."""
     heads: int = 4
     """Sets the number of attention heads, which share the channels."""
-    hidden: int = 512
+    hidden: int = 256
     """Sets the number of hidden units in a block."""
     embedding: int = 16
     """Sets how many real numbers a character is embedded in."""
@@ -69,19 +73,42 @@ _method = partial(choose, METHODS)
 
 def topics(method: str) -> Config:
     """Noise of activations: a posterior that keeps its uncertainty."""
-    undecided = {"noise": Activations(), "learning_rate": 0.1, "kl_weight": 0.1, "init_scale": 1.0, "eval_samples": 30}
-    return Config(preset="topics", method=_method(method, bayesbinn=undecided), epochs=6, batch_size=16)
+    undecided = {"noise": Activations(), "learning_rate": 0.01, "kl_weight": 0.03, "init_scale": 0.3}
+    settings: Any = {
+        "bayesbinn": undecided | {"eval_samples": 30},
+        "ste": {"learning_rate": 0.1},
+        "full_precision": {"learning_rate": 0.01},
+    }
+    return Config(preset="topics", method=_method(method, **settings))
 
 
 def saturated(method: str) -> Config:
     """Noise of weights at temperature 1e-10, the paper's way: the posterior saturates."""
-    decided = {"noise": Weights(), "learning_rate": 1e-3, "eval_samples": 30}
+    decided = {"noise": Weights(), "learning_rate": 0.01, "eval_samples": 30}
     return dataclasses.replace(topics(method), preset="saturated", method=_method(method, bayesbinn=decided))
 
 
 def quick(method: str) -> Config:
     """A small one, for a first look."""
-    return dataclasses.replace(topics(method), preset="quick", layers=2, width=64, hidden=256, epochs=2)
+    return dataclasses.replace(topics(method), preset="quick", layers=1, epochs=1)
 
 
-PRESETS: dict[str, Callable[[str], Any]] = {"topics": topics, "saturated": saturated, "quick": quick}
+def equal_32(method: str) -> Config:
+    """A full-precision network as large, at 32 bits a number, as the binary one of topics."""
+    small = {"layers": 1, "width": 16, "heads": 2, "hidden": 64, "embedding": 4}
+    return dataclasses.replace(topics(method), preset="equal-32", **small)
+
+
+def equal_16(method: str) -> Config:
+    """A full-precision network as large, at 16 bits a number, as the binary one of topics."""
+    small = {"layers": 1, "width": 24, "heads": 3, "hidden": 96, "embedding": 6}
+    return dataclasses.replace(topics(method), preset="equal-16", **small)
+
+
+PRESETS: dict[str, Callable[[str], Any]] = {
+    "topics": topics,
+    "saturated": saturated,
+    "quick": quick,
+    "equal-32": equal_32,
+    "equal-16": equal_16,
+}
