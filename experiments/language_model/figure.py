@@ -12,7 +12,7 @@ import bbinn_jax as bb
 from experiments.common.colours import BLUE, GREY, ORANGE
 from experiments.common.tables import Line
 
-LINES, COLUMNS = 30, 80
+LINES, COLUMNS = 30, 72
 
 
 def draw(path: Path, results: dict[str, Any], history: list[dict[str, Any]], page: str, said: bb.Prediction) -> None:
@@ -36,7 +36,7 @@ def draw(path: Path, results: dict[str, Any], history: list[dict[str, Any]], pag
 
 
 def _page(axes: Axes, page: str, bits: np.ndarray, signal: str) -> None:
-    """Text as it stands, lines broken after 80 characters, each character on a ground of its colour."""
+    """Text as it stands, lines broken after 72 characters, each character on a ground of its colour."""
     ground = np.full((LINES, COLUMNS), np.nan)
     row = column = 0
     for character, value in zip(page, bits, strict=True):
@@ -66,7 +66,7 @@ def _learning_curves(axes: Axes, history: list[dict[str, Any]]) -> None:
     ):
         axes.plot(epochs, [line[key] / np.log(2) for line in history], "o-", color=color, label=label, markersize=4)
     axes.set(xlabel="epoch", ylabel="bits per character", title="Learning curves of the mode")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
 
@@ -87,7 +87,7 @@ def compare(path: Path, lines: list[Line], name_of: Any) -> None:
         axes.plot(epochs, bits.mean(axis=0), "o-", color=color, label=title, markersize=4)
         axes.fill_between(epochs, bits.min(axis=0), bits.max(axis=0), color=color, alpha=0.2, lw=0)
     axes.set(xlabel="epoch", ylabel="bits per character of validation text", title="Learning curves of the mode")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(path, dpi=110)

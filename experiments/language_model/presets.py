@@ -95,7 +95,7 @@ def quick(method: str) -> Config:
 
 def equal_32(method: str) -> Config:
     """A full-precision network as large, at 32 bits a number, as the binary one of topics."""
-    small = {"layers": 1, "width": 16, "heads": 2, "hidden": 64, "embedding": 4}
+    small = {"layers": 1, "width": 16, "heads": 2, "hidden": 60, "embedding": 4}
     return dataclasses.replace(topics(method), preset="equal-32", **small)
 
 
