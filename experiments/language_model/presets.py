@@ -69,6 +69,7 @@ class Config(image_config.Training):
 
 
 _method = partial(choose, METHODS)
+_OF_SMALL: Any = {"full_precision": {"learning_rate": 0.03}}
 
 
 def topics(method: str) -> Config:
@@ -95,14 +96,14 @@ def quick(method: str) -> Config:
 
 def equal_32(method: str) -> Config:
     """A full-precision network as large, at 32 bits a number, as the binary one of topics."""
-    small = {"layers": 1, "width": 16, "heads": 2, "hidden": 60, "embedding": 4}
-    return dataclasses.replace(topics(method), preset="equal-32", **small)
+    small: Any = {"layers": 1, "width": 16, "heads": 2, "hidden": 60, "embedding": 4}
+    return dataclasses.replace(topics(method), preset="equal-32", method=_method(method, **_OF_SMALL), **small)
 
 
 def equal_16(method: str) -> Config:
     """A full-precision network as large, at 16 bits a number, as the binary one of topics."""
-    small = {"layers": 1, "width": 24, "heads": 3, "hidden": 96, "embedding": 6}
-    return dataclasses.replace(topics(method), preset="equal-16", **small)
+    small: Any = {"layers": 1, "width": 24, "heads": 3, "hidden": 96, "embedding": 6}
+    return dataclasses.replace(topics(method), preset="equal-16", method=_method(method, **_OF_SMALL), **small)
 
 
 PRESETS: dict[str, Callable[[str], Any]] = {
