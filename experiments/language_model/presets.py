@@ -69,7 +69,7 @@ class Config(image_config.Training):
 
 
 _method = partial(choose, METHODS)
-_OF_SMALL: Any = {"full_precision": {"learning_rate": 0.03}}
+_OF_SMALL: Any = {"full_precision": {"learning_rate": 0.1}}
 
 
 def topics(method: str) -> Config:
@@ -102,7 +102,7 @@ def equal_32(method: str) -> Config:
 
 def equal_16(method: str) -> Config:
     """A full-precision network as large, at 16 bits a number, as the binary one of topics."""
-    small: Any = {"layers": 1, "width": 24, "heads": 3, "hidden": 96, "embedding": 6}
+    small: Any = {"layers": 2, "width": 16, "heads": 2, "hidden": 88, "embedding": 8}
     return dataclasses.replace(topics(method), preset="equal-16", method=_method(method, **_OF_SMALL), **small)
 
 
