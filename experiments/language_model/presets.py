@@ -69,7 +69,6 @@ class Config(image_config.Training):
 
 
 _method = partial(choose, METHODS)
-_OF_SMALL: Any = {"full_precision": {"learning_rate": 0.1}}
 
 
 def topics(method: str) -> Config:
@@ -97,13 +96,15 @@ def quick(method: str) -> Config:
 def equal_32(method: str) -> Config:
     """A full-precision network as large, at 32 bits a number, as the binary one of topics."""
     small: Any = {"layers": 1, "width": 16, "heads": 2, "hidden": 60, "embedding": 4}
-    return dataclasses.replace(topics(method), preset="equal-32", method=_method(method, **_OF_SMALL), **small)
+    settings = _method(method, full_precision={"learning_rate": 0.1})
+    return dataclasses.replace(topics(method), preset="equal-32", method=settings, **small)
 
 
 def equal_16(method: str) -> Config:
     """A full-precision network as large, at 16 bits a number, as the binary one of topics."""
     small: Any = {"layers": 2, "width": 16, "heads": 2, "hidden": 88, "embedding": 8}
-    return dataclasses.replace(topics(method), preset="equal-16", method=_method(method, **_OF_SMALL), **small)
+    settings = _method(method, full_precision={"learning_rate": 0.03})
+    return dataclasses.replace(topics(method), preset="equal-16", method=settings, **small)
 
 
 PRESETS: dict[str, Callable[[str], Any]] = {
