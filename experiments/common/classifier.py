@@ -1,8 +1,13 @@
-"""A network that is trained on images: what is made for it, how it is trained, tested, kept, and loaded again."""
+"""A network that is trained on images: what is made for it, how it is trained, tested, kept, and loaded again.
+
+What is said of images here holds for the rows of a text as well: see `Prepared`.
+"""
 
 import time
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -12,7 +17,7 @@ import numpy as np
 import bbinn_jax as bb
 from experiments.common import console, data, devices, kept, methods, networks, prediction, runs, training
 from experiments.common.config import of_flat
-from experiments.common.image_config import Config, Settings
+from experiments.common.image_config import Config, Training
 
 EXPERIMENT = "image_classification"
 
@@ -23,7 +28,19 @@ class Prepared(NamedTuple):
     problem: training.Problem
     dataset: data.Dataset
     split: data.Index  # of each seed
-    mesh: jax.sharding.Mesh | None
+    mesh: jax.sharding.Mesh | None = None
+    experiment: str = EXPERIMENT
+    unit: str = "images"
+    kept: Mapping[str, Any] = MappingProxyType({})  # what networks are kept with, besides the config
+
+
+class Fitted(NamedTuple):
+    """What training has made."""
+
+    states: training.State  # of every seed
+    keys: jax.Array  # [seed], for networks that are drawn
+    results: list[dict[str, Any]]  # of each seed, without what is said of the test images after training
+    history: list[dict[str, Any]]
 
 
 class Outcome(NamedTuple):
@@ -102,9 +119,9 @@ def load_network(path: str | Path, dataset: data.Dataset | None = None) -> predi
     return prediction.Network(posterior, apply_fn, prediction.preprocessing(known), held_back)
 
 
-def run(config: Config, prepared: Prepared, out: Path) -> Outcome:
-    """Trains, evaluates and keeps the networks of all seeds."""
-    problem, dataset, index, mesh = prepared
+def fit(config: Any, prepared: Prepared, out: Path) -> Fitted:
+    """Trains and keeps the networks of all seeds."""
+    problem, dataset, index, mesh, _, unit, *_ = prepared
     seeds = list(range(config.seed, config.seed + config.seeds))
     keys = jax.vmap(partial(jax.random.split, num=3), out_axes=1)(jnp.stack([jax.random.key(s) for s in seeds]))
     states = jax.jit(jax.vmap(partial(training.init, problem), (0, None)))(keys[0], dataset.train.images)
@@ -112,7 +129,7 @@ def run(config: Config, prepared: Prepared, out: Path) -> Outcome:
     natural, real = leaves_of(problem, states)
     console.write(
         f"{config.dataset}: {index.train.shape[1]:,} training, {index.validation.shape[1]:,} validation, "
-        f"{len(dataset.test.labels):,} test images; {config.method.name} on {device}",
+        f"{len(dataset.test.labels):,} test {unit}; {config.method.name} on {device}",
         *bb.partition_table(natural, real).splitlines(),
     )
     states, progress, compile_seconds = train(config, prepared, states, keys[1], out)
@@ -126,20 +143,24 @@ def run(config: Config, prepared: Prepared, out: Path) -> Outcome:
         **kept.counts(natural, real),
         "eval_samples": eval_samples(config),
     }
-    predictions = predict(config, prepared, states, keys[2])
-    last = progress.history[-len(seeds) :]
-    results = [
-        common
-        | {name: value for name, value in last[i].items() if name != "epoch"}
-        | scores(prediction.part(predictions, i), dataset, index.validation[i])
-        for i in range(len(seeds))
-    ]
+    last = [{name: x for name, x in line.items() if name != "epoch"} for line in progress.history[-len(seeds) :]]
     keep(config, prepared, states, out)
+    return Fitted(states, keys[2], [common | line for line in last], progress.history)
+
+
+def run(config: Config, prepared: Prepared, out: Path) -> Outcome:
+    """Trains, evaluates and keeps the networks of all seeds."""
+    fitted = fit(config, prepared, out)
+    predictions = predict(config, prepared, fitted.states, fitted.keys)
+    results = [
+        line | scores(prediction.part(predictions, i), prepared.dataset, prepared.split.validation[i])
+        for i, line in enumerate(fitted.results)
+    ]
     shown = prediction.part({name: on_test for name, (on_test, _) in predictions.items()}, 0)
-    return Outcome(runs.summary(results), [x for x in progress.history if x["seed"] == config.seed], shown)
+    return Outcome(runs.summary(results), [x for x in fitted.history if x["seed"] == config.seed], shown)
 
 
-def eval_samples(config: Settings) -> int | None:
+def eval_samples(config: Training) -> int | None:
     """How many networks the mean is of; None where there is no posterior."""
     return config.method.eval_samples if isinstance(config.method, methods.Posterior) else None
 
@@ -171,29 +192,30 @@ def scores(predictions: Any, dataset: data.Dataset, validation: jax.Array) -> di
     return scored
 
 
-def keep(config: Config, prepared: Prepared, states: training.State, out: Path) -> None:
+def keep(config: Any, prepared: Prepared, states: training.State, out: Path) -> None:
     """Writes network-SEED.safetensors for each seed."""
-    problem, dataset, index, _ = prepared
+    problem, dataset, index, *_ = prepared
     statistics = jax.jit(partial(prediction.statistics, problem.model))
     for i in range(config.seeds):
         state, reference = prediction.part(states, i), dataset.train.images[index.reference[i]]
         batch_stats = statistics(state, prediction.shipped(problem.method, state), reference)
-        fields = runs.kept_config(config, config.seed + i, dataset.mean, dataset.std)
-        kept.save(out, config.seed + i, EXPERIMENT, bb.Posterior(state.params[0], state.params[1], batch_stats, fields))
+        fields = runs.kept_config(config, config.seed + i, dataset.mean, dataset.std) | dict(prepared.kept)
+        network = bb.Posterior(state.params[0], state.params[1], batch_stats, fields)
+        kept.save(out, config.seed + i, prepared.experiment, network)
 
 
 def train(
-    config: Config, prepared: Prepared, states: training.State, keys: jax.Array, out: Path
+    config: Any, prepared: Prepared, states: training.State, keys: jax.Array, out: Path
 ) -> tuple[training.State, runs.Progress, float]:
     """Trains for the epochs of the config, or for what a checkpoint leaves of them.
 
     Returns the states, how far they have come, and the seconds of compilation.
     """
-    problem, dataset, index, mesh = prepared
+    problem, dataset, index, mesh, experiment, *_ = prepared
     clock = partial(devices.on_first, time.perf_counter)
     mode = jax.jit(bb.mode)
     first_mode = mode(states.params[0])
-    states, (done, seconds, history) = runs.goes_on(out, EXPERIMENT, config, states)
+    states, (done, seconds, history) = runs.goes_on(out, experiment, config, states)
     start = time.perf_counter()
     train_epoch, args = devices.compiled(
         partial(training.train_epoch, problem), mesh, states, keys, dataset.train, index.train
@@ -222,7 +244,7 @@ def train(
         devices.on_first(partial(runs.append_metrics, out, lines))
         now = clock()
         if now - saved >= config.checkpoint_seconds or epoch == last:
-            runs.save_checkpoint(out, EXPERIMENT, config, states, runs.Progress(epoch, seconds + now - start, history))
+            runs.save_checkpoint(out, experiment, config, states, runs.Progress(epoch, seconds + now - start, history))
             saved = clock()
         mean = {name: np.mean([line[name] for line in lines]) for name in lines[0] if lines[0][name] is not None}
         report(
@@ -231,11 +253,11 @@ def train(
     return states, runs.Progress(history[-1]["epoch"], seconds + clock() - start, history), compile_seconds
 
 
-def _evaluate(config: Config, problem: training.Problem, dataset: data.Dataset, *of_seeds: Any) -> dict[str, Any]:
+def _evaluate(config: Any, problem: training.Problem, dataset: data.Dataset, *of_seeds: Any) -> dict[str, Any]:
     temperature = config.method.noise.temperature if isinstance(config.method, methods.Posterior) else 1.0
     return bb.over_leading_axis(partial(prediction.evaluate_epoch, problem, temperature, dataset))(*of_seeds)
 
 
-def finished(config: Config, results: dict[str, Any], out: Path) -> bool:
+def finished(config: Any, results: dict[str, Any], out: Path) -> bool:
     """Whether a run that is there has all the epochs that are asked for."""
     return results["epochs"] >= (config.stop_after_epochs or config.epochs)

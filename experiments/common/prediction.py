@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -49,8 +48,10 @@ def kept_state(kept: bb.Posterior) -> State:
     return State((kept.natural, kept.real), None, kept.batch_stats or {}, jnp.zeros((), jnp.int32))
 
 
-def network(model: nn.Module, state: State, reference: jax.Array, batch_size: int = 1000) -> bb.ApplyFn:
-    """The network in prediction, a function ``apply_fn(weights, images)``.
+def network(model: Any, state: State, reference: jax.Array, batch_size: int = 1000) -> bb.ApplyFn:
+    """The network in prediction, a function ``apply_fn(weights, images)``: logits [n, class].
+
+    Of a text, which has a class for each character, they are [n * character, class].
 
     Args:
         model: it draws no dropout where it has no key for it.
@@ -65,21 +66,22 @@ def network(model: nn.Module, state: State, reference: jax.Array, batch_size: in
             "params": bb.combine(weights, state.params[1]),
             "batch_stats": statistics(model, state, weights, reference, batch_size),
         }
-        return jax.lax.map(
+        logits = jax.lax.map(
             lambda image: model.apply(variables, image[None], train=False)[0], images, batch_size=batch_size
         )
+        return logits.reshape(-1, logits.shape[-1])
 
     return apply_fn
 
 
-def statistics(model: nn.Module, state: State, weights: Any, reference: jax.Array, batch_size: int = 1000) -> Any:
+def statistics(model: Any, state: State, weights: Any, reference: jax.Array, batch_size: int = 1000) -> Any:
     """The batch-norm statistics of a network that predicts: its own on reference images, or those of training."""
     if not (len(reference) and state.batch_stats):
         return state.batch_stats
     return reestimate(model, bb.combine(weights, state.params[1]), state.batch_stats, reference, batch_size)
 
 
-def reestimate(model: nn.Module, params: Any, batch_stats: Any, images: jax.Array, batch_size: int) -> Any:
+def reestimate(model: Any, params: Any, batch_stats: Any, images: jax.Array, batch_size: int) -> Any:
     """The batch-norm statistics that one network has on images; a last incomplete batch is left out."""
     batch_size = min(batch_size, len(images))
     num_batches = len(images) // batch_size
@@ -152,10 +154,12 @@ def evaluate_epoch(
     natural = state.params[0]
     on_validation = predict_mode(method, apply_fn, state, validation.images)
     on_test = predict_mode(method, apply_fn, state, dataset.test.images)
+    validation_labels, test_labels = validation.labels.ravel(), dataset.test.labels.ravel()
     values = {
-        "validation_accuracy": bb.metrics.accuracy(on_validation.probabilities, validation.labels),
-        "test_accuracy_mode": bb.metrics.accuracy(on_test.probabilities, dataset.test.labels),
-        "test_nll_mode": bb.metrics.negative_log_likelihood(on_test.probabilities, dataset.test.labels),
+        "validation_accuracy": bb.metrics.accuracy(on_validation.probabilities, validation_labels),
+        "validation_nll_mode": bb.metrics.negative_log_likelihood(on_validation.probabilities, validation_labels),
+        "test_accuracy_mode": bb.metrics.accuracy(on_test.probabilities, test_labels),
+        "test_nll_mode": bb.metrics.negative_log_likelihood(on_test.probabilities, test_labels),
         "flip_rate": bb.diagnostics.flip_rate(natural, modes[1]) if method.is_binary else None,
         "flipped_since_start": bb.diagnostics.flip_rate(natural, modes[0]) if method.is_binary else None,
         "posterior_entropy_bits_per_weight": None,

@@ -37,7 +37,7 @@ NOT_OF_THE_RUN = (
 ).split()
 # What runs leave in their folder: all of it goes with --overwrite, and what else lies there stays.
 UNFINISHED = ("*.partial", "*.unfinished", "checkpoints.removed", "checkpoints/*.orbax-checkpoint-tmp*")
-RESULTS = ("results.json", "metrics.jsonl", "figure.png", "weights.png", "network-*.safetensors")
+RESULTS = ("results.json", "metrics.jsonl", "figure.png", "weights.png", "samples.txt", "network-*.safetensors")
 FOLDERS = ("checkpoints", "networks")
 FILES = (*RESULTS, *FOLDERS, *UNFINISHED)
 
@@ -114,7 +114,7 @@ def kept_config(config: Any, seed: int, input_mean: Any, input_std: Any) -> dict
     """
     fields = flat(config) | {"input_mean": np.ravel(input_mean).tolist(), "input_std": np.ravel(input_std).tolist()}
     of_one = {"resume": False, "overwrite": False, "seeds": 1, "seed": seed}
-    nowhere = dict.fromkeys(("out", "beside", "data", "coordinator_address"))
+    nowhere = dict.fromkeys(("out", "beside", "data", "text", "coordinator_address"))
     return fields | {name: value for name, value in (of_one | nowhere).items() if name in fields}
 
 

@@ -9,7 +9,6 @@ and its data alone.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import optax
@@ -46,13 +45,13 @@ class Problem(NamedTuple):
 
     Attributes:
         method: how.
-        model: what; ``apply(variables, images, train=...)`` gives logits.
+        model: what; a module of Flax linen, or what has its ``init`` and ``apply(variables, images, train=...)``.
         batch_size: images in a batch.
         augment: ``augment(key, images)`` changes the images of a batch.
     """
 
     method: Method
-    model: nn.Module
+    model: Any
     batch_size: int
     augment: Callable[[jax.Array, jax.Array], jax.Array] = lambda key, images: images
 

@@ -1,0 +1,1 @@
+"""A binary transformer that predicts the next character of a text."""
