@@ -83,7 +83,7 @@ def compare(path: Path, lines: list[Line]) -> None:
     for line in lines:
         if line["epochs"] == lines[0]["epochs"]:
             rows.setdefault(name_of(line), []).append(line)
-    figure = Figure(figsize=(8, 5), layout="constrained")
+    figure = Figure(figsize=(11, 5), layout="constrained")
     axes = figure.subplots()
     for (title, color), members in rows.items():
         bits = np.array([[x["validation_nll_mode"] / np.log(2) for x in line["metrics"]] for line in members])
@@ -93,7 +93,7 @@ def compare(path: Path, lines: list[Line]) -> None:
     axes.set(xlabel="epoch", ylabel="bits per character of validation text", title="Learning curves of the mode")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=110)
 
 

@@ -23,8 +23,8 @@ def name_of(line: Line) -> tuple[str, str]:
     config = line["config"]
     title, color = NAMES[config["preset"], config["method"]]
     longer = config["epochs"] // EPOCHS
-    if config["learning_rate"] == 0.01 and title.endswith("activations"):
-        return f"{title}, rate 0.01", "#999933"
+    if title.endswith("activations"):
+        return f"{title}, rate {config['learning_rate']:g}", color if config["learning_rate"] < 0.01 else "#999933"
     return (f"{title}, {longer} times the steps" if longer > 1 else title), color
 
 
