@@ -28,10 +28,10 @@ test: $(INSTALLED)
 	$(VENV)/bin/ruff check $(SOURCES)
 	$(VENV)/bin/ruff format --check $(SOURCES)
 	$(VENV)/bin/python -m mypy
-	$(VENV)/bin/python -m pytest -n 2 -q
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -q
 
 quick: $(INSTALLED)
-	$(VENV)/bin/python -m pytest -n 2 -q bbinn_jax README.md $(QUICK:%=tests/test_%.py)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -q bbinn_jax README.md $(QUICK:%=tests/test_%.py)
 
 install: $(INSTALLED)
 

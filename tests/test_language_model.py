@@ -1,5 +1,6 @@
 """The binary transformer from the command line: what the run writes, what it claims, what it refuses, and its text."""
 
+import itertools
 import json
 import re
 from functools import partial
@@ -12,6 +13,7 @@ from matplotlib.image import imread
 
 import bbinn_jax as bb
 from experiments.common import checkpoints
+from experiments.language_model import answers
 from experiments.language_model import text as texts
 from experiments.language_model.__main__ import load_network, main
 from experiments.language_model.text import Vocabulary, repeated_share, split, windows, without_repeats
@@ -87,7 +89,8 @@ def test_finished_run_is_not_overwritten_unless_told(run, file, capsys):
     assert_finished_run_stays(capsys, main, [*TINY, "--text", str(file)], run)
 
 
-def test_killed_run_goes_on_to_the_same_result(run, file, tmp_path):
+def test_killed_run_goes_on_to_the_same_result(run, file, tmp_path, monkeypatch):
+    monkeypatch.setenv("JAX_DEFAULT_MATMUL_PRECISION", "highest")  # as here, so that it need not compile again
     arguments = [*TINY, "--text", str(file), "--checkpoint-seconds", "0", "--out", str(tmp_path / "run")]
     process = process_of("language_model", arguments)
     while checkpoints.latest(tmp_path / "run") is None:
@@ -172,6 +175,29 @@ def test_it_learns(run):
     """Of words in a random order: letters alone have 3.2 bits a character, and so have guesses by their frequency."""
     results, _ = run
     assert results["test_bits_per_character_mean"] < 4
+
+
+def test_scores_are_those_of_an_oracle():
+    """Of random answers: bits, and how often a foreign character, or the mean of a row, has the higher value."""
+    rng = np.random.default_rng(0)
+    rows = {
+        kind: windows(rng.integers(0, 9, n).astype(np.int32), 16, 16)
+        for kind, n in (("validation", 99), ("test", 300), ("python", 200), ("german", 150), ("shuffled", 120))
+    }
+    said = {}
+    for kind, row in rows.items():
+        p = jnp.asarray(softmax(rng.normal(size=(row.labels.size, 9))))
+        said[kind] = bb.mixture_prediction(p, jnp.asarray(rng.uniform(0, 0.5, row.labels.size)))
+    found = answers.scores(said, rows, "x")
+    p, labels = np.asarray(said["test"].probabilities), np.asarray(rows["test"].labels).ravel()
+    assert found["test_bits_per_character_x"] == pytest.approx(
+        -np.mean(np.log2(p[np.arange(len(p)), labels])), rel=1e-4
+    )
+    for kind, signal in itertools.product(("python", "german", "shuffled"), ("entropy", "mutual_information")):
+        a, b = (np.asarray(getattr(said[x], signal)) for x in (kind, "test"))
+        assert found[f"{kind}_auroc_{signal}_x"] == pytest.approx(np.mean(a[:, None] > b), abs=1e-4)
+        a, b = (x.reshape(-1, 16).mean(1) for x in (a, b))
+        assert found[f"{kind}_auroc_{signal}_of_windows_x"] == pytest.approx(np.mean(a[:, None] > b), abs=1e-4)
 
 
 # The transformer ------------------------------------------------------------------------------------------------------

@@ -65,29 +65,31 @@ def scores(said: dict[str, bb.Prediction], rows: dict[str, Any], name: str) -> d
 
     The three signals are those of a character; ``of_windows`` are their means over the characters of a row.
     """
-    signals: dict[str, dict[str, jax.Array]] = {}
-    values: dict[str, Any] = {}
+    return {f"{key}_{name}": float(value) for key, value in sorted(_scores(said, rows).items())}
+
+
+@jax.jit  # one program instead of a hundred
+def _scores(said: dict[str, bb.Prediction], rows: dict[str, Any]) -> dict[str, jax.Array]:
+    values, signals = {}, {}
     for kind, split in rows.items():
-        p = said[kind]
+        p, labels = said[kind], split.labels.ravel()
         signals[kind] = {
             "entropy": p.entropy * BITS,
             "mutual_information": p.mutual_information * BITS,
-            "surprise": surprise(p, split.labels),
+            "surprise": surprise(p, labels),
         }
-        values[f"{kind}_bits_per_character_{name}"] = signals[kind]["surprise"].mean()
+        values[f"{kind}_bits_per_character"] = signals[kind]["surprise"].mean()
         for signal in ("entropy", "mutual_information"):
-            values[f"{kind}_{signal}_bits_{name}"] = signals[kind][signal].mean()
-        values[f"{kind}_accuracy_{name}"] = bb.metrics.accuracy(p.probabilities, split.labels.ravel())
-        values[f"{kind}_ece_{name}"] = bb.metrics.expected_calibration_error(p.probabilities, split.labels.ravel())
-    for kind in set(rows) - set(PARTS):
-        for signal, positives in signals[kind].items():
-            pair = positives, signals["test"][signal]
-            context = rows[kind].labels.shape[1]
-            values[f"{kind}_auroc_{signal}_{name}"] = bb.metrics.auroc(*pair)
-            values[f"{kind}_auroc_{signal}_of_windows_{name}"] = bb.metrics.auroc(
-                *(x.reshape(-1, context).mean(axis=1) for x in pair)
-            )
-    return {key: float(value) for key, value in sorted(values.items())}
+            values[f"{kind}_{signal}_bits"] = signals[kind][signal].mean()
+        values[f"{kind}_accuracy"] = bb.metrics.accuracy(p.probabilities, labels)
+        values[f"{kind}_ece"] = bb.metrics.expected_calibration_error(p.probabilities, labels)
+    auroc = jax.vmap(bb.metrics.auroc)  # of each signal
+    for kind in (kind for kind in rows if kind not in PARTS):
+        pair = [jnp.stack(list(signals[x].values())) for x in (kind, "test")]
+        of_windows = [x.reshape(len(x), -1, rows[kind].labels.shape[1]).mean(axis=2) for x in pair]
+        for name, of_signals in (("", auroc(*pair)), ("_of_windows", auroc(*of_windows))):
+            values |= {f"{kind}_auroc_{x}{name}": y for x, y in zip(signals[kind], of_signals, strict=True)}
+    return values
 
 
 def of_seed(asked: Asked, rows: dict[str, Any], num_samples: int | None) -> tuple[dict[str, Any], bb.Prediction]:

@@ -1,4 +1,9 @@
-"""The figures of a language model, as PNG files."""
+"""The figures of a language model, as PNG files.
+
+    python -m experiments.language_model.figure
+
+draws the learning curves of the published runs into results/.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +15,8 @@ from matplotlib.ticker import MaxNLocator
 
 import bbinn_jax as bb
 from experiments.common.colours import BLUE, GREY, ORANGE
-from experiments.common.tables import Line
+from experiments.common.tables import Line, read
+from experiments.language_model.published import name_of
 
 LINES, COLUMNS = 30, 72
 
@@ -71,15 +77,13 @@ def _learning_curves(axes: Axes, history: list[dict[str, Any]]) -> None:
     axes.legend(frameon=False)
 
 
-def compare(path: Path, lines: list[Line], name_of: Any) -> None:
-    """Learning curves on the validation text: mean over the seeds of a row, and a band from the best to the worst.
-
-    ``name_of(line)`` gives title and colour of a row.
-    """
+def compare(path: Path, lines: list[Line]) -> None:
+    """Learning curves on the validation text: mean over the seeds of a row, and a band from the best to the worst."""
     rows: dict[tuple[str, str], list[Line]] = {}
     for line in lines:
-        rows.setdefault(name_of(line), []).append(line)
-    figure = Figure(figsize=(8, 5), layout="constrained")
+        if line["epochs"] == lines[0]["epochs"]:
+            rows.setdefault(name_of(line), []).append(line)
+    figure = Figure(figsize=(11, 5), layout="constrained")
     axes = figure.subplots()
     for (title, color), members in rows.items():
         bits = np.array([[x["validation_nll_mode"] / np.log(2) for x in line["metrics"]] for line in members])
@@ -89,5 +93,10 @@ def compare(path: Path, lines: list[Line], name_of: Any) -> None:
     axes.set(xlabel="epoch", ylabel="bits per character of validation text", title="Learning curves of the mode")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    RESULTS = Path(__file__).with_name("results")
+    compare(RESULTS / "curves.png", read(RESULTS / "topics.jsonl"))

@@ -73,7 +73,7 @@ _method = partial(choose, METHODS)
 
 def topics(method: str) -> Config:
     """Noise of activations: a posterior that keeps its uncertainty."""
-    undecided = {"noise": Activations(), "learning_rate": 0.01, "kl_weight": 0.03, "init_scale": 0.3}
+    undecided = {"noise": Activations(), "learning_rate": 0.003, "kl_weight": 0.03, "init_scale": 0.3}
     settings: Any = {
         "bayesbinn": undecided | {"eval_samples": 30},
         "ste": {"learning_rate": 0.1},

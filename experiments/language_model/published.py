@@ -11,6 +11,7 @@ NAMES = {
     ("equal-16", "full_precision"): ("full precision, as many bits at 16 a number", "#666666"),
     ("equal-32", "full_precision"): ("full precision, as many bits at 32 a number", "#aaaaaa"),
 }
+EPOCHS = 3  # of all rows that do not say otherwise
 PREDICTORS = {"mode": "mode", "mean_1": "mean of 1", "mean_10": "mean of 10", "mean": "mean of 30"}
 SHARED = ("commit", "device", "jax_version", "config", "minutes", "posterior_entropy_bits_per_weight")
 NETWORK, PREDICTOR = Column("network", "network"), Column("predictor", "predictor")
@@ -19,7 +20,12 @@ KINDS = {"test": "held-out text", "python": "Python code", "german": "German", "
 
 def name_of(line: Line) -> tuple[str, str]:
     """What a row is called, and its colour."""
-    return NAMES[line["config"]["preset"], line["config"]["method"]]
+    config = line["config"]
+    title, color = NAMES[config["preset"], config["method"]]
+    longer = config["epochs"] // EPOCHS
+    if title.endswith("activations"):
+        return f"{title}, rate {config['learning_rate']:g}", color if config["learning_rate"] < 0.01 else "#999933"
+    return (f"{title}, {longer} times the steps" if longer > 1 else title), color
 
 
 def _shared(line: Line) -> Line:
@@ -41,12 +47,8 @@ def _sizes(line: Line) -> list[Line]:
     """A line for the best predictor, with the size at 16 bits a real number beside that at 32."""
     binary, real = line["num_binary_weights"], line["num_real_parameters"]
     best = "mean" if "test_ece_mean" in line else "mode"
-    sizes = {
-        "binary": binary,
-        "real": real,
-        "kbit_32": (binary + 32 * real) / 1e3,
-        "kbit_16": (binary + 16 * real) / 1e3,
-    }
+    sizes = {"binary": f"{binary:,}", "real": f"{real:,}"}
+    sizes |= {f"kbit_{bits}": f"{(binary + bits * real) / 1e3:.1f}" for bits in (32, 16)}
     scored = {part: line[f"{part}_bits_per_character_{best}"] for part in ("validation", "test")}
     half = {"half": line.get("test_bits_per_character_half")}
     return [_shared(line) | sizes | scored | half | {"predictor": PREDICTORS[best] if binary else "the network"}]
@@ -62,7 +64,7 @@ def _kinds(line: Line) -> list[Line]:
             for x, y in line.items()
             if x.startswith(f"{kind}_") and x.endswith(f"_{best}")
         }
-        if best == "mode":
+        if not (line["posterior_entropy_bits_per_weight"] or 0) > 1e-6:  # one network: what is left is rounding
             found = {x: y for x, y in found.items() if "mutual" not in x}
         lines.append(_shared(line) | found | {"kind": title})
     return lines
@@ -86,10 +88,10 @@ TABLES = {
     "sizes": Table(
         "topics",
         (
-            Column("binary weights", "binary", 0),
-            Column("real numbers", "real", 0),
-            Column("kbit, 32 a real number", "kbit_32", 1),
-            Column("kbit, 16 a real number", "kbit_16", 1),
+            Column("binary weights", "binary"),
+            Column("real numbers", "real"),
+            Column("kbit, 32 a real number", "kbit_32"),
+            Column("kbit, 16 a real number", "kbit_16"),
             Column("bits per character, held out", "test", 3),
             Column("the same, rounded to float16", "half", 3),
         ),
