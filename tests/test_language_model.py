@@ -1,5 +1,6 @@
 """The binary transformer from the command line: what the run writes, what it claims, what it refuses, and its text."""
 
+import hashlib
 import itertools
 import json
 import re
@@ -62,7 +63,7 @@ def test_results_are_flat_complete_and_on_disk(run):
         "experiment preset dataset method seed epochs device jax_version wall_seconds compile_seconds train_loss "
         "posterior_entropy_bits_per_weight num_binary_weights num_real_parameters size_bits eval_samples commit "
         "command text_sha256 text_characters python_version train_characters test_characters test_repeated_share "
-        "test_bits_per_character_mode test_bits_per_character_mean_1 test_bits_per_character_mean_10 "
+        "test_bits_per_character_mode test_bits_per_character_mean_1 "
         "test_bits_per_character_mean test_ece_mode test_ece_mean validation_bits_per_character_mean "
         "python_auroc_entropy_mean german_auroc_mutual_information_mean shuffled_auroc_entropy_of_windows_mode"
     )
@@ -333,6 +334,7 @@ def test_text_of_other_kinds_has_no_letters_of_its_own():
         (["--layers", "0"], ["layers", "0"]),
         (["--batch-size", "100000"], ["batch_size must be at most", "100000"]),
         (["--epochs", "3", "--stop-after-epochs", "4"], ["stop_after_epochs", "4"]),
+        (["--preset", "equal-32"], ["method must be full_precision", "'bayesbinn'"]),
         (["--method", "magic"], ["--method", "magic"]),
         (["--preset", "large"], ["--preset", "large"]),
         (["--seeds", "0"], ["seeds", "0"]),
@@ -351,6 +353,27 @@ def test_text_that_is_none_is_refused(tmp_path, capsys, content):
     error = refused(capsys, main, ["--text", str(path), "--out", str(tmp_path / "run")])
     assert "a.txt" in error and re.search("UTF-8|context", error)
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_run_does_not_go_on_with_another_text(tmp_path, capsys, file):
+    path, out = tmp_path / "a.txt", tmp_path / "run"
+    path.write_text(file.read_text())
+    arguments = [*TINY, "--text", str(path), "--out", str(out)]
+    main([*arguments, "--stop-after-epochs", "1"])
+    (out / "results.json").unlink()
+    path.write_text(file.read_text()[::-1])  # as long, of the same characters
+    capsys.readouterr()
+    assert "of other data" in refused(capsys, main, [*arguments, "--resume"])
+
+
+def test_a_text_without_paragraphs_is_cut_by_its_characters(tmp_path):
+    content = b"\xef\xbb\xbf" + " ".join(f"word{i}" for i in range(500)).encode()  # a byte order mark is no character
+    (tmp_path / "a.txt").write_bytes(content)
+    text = texts.load(tmp_path / "a.txt")
+    assert text.sha256 == hashlib.sha256(content).hexdigest()
+    assert text.num_characters == len(content) - 3 and text.train.startswith("word0")
+    lengths = [len(part) / len(content) for part in (text.train, text.validation, text.test)]
+    np.testing.assert_allclose(lengths, [0.9, 0.05, 0.05], atol=0.01)
 
 
 def test_readable_by_those_who_have_only_json(run):

@@ -93,7 +93,9 @@ def restore(folder: Path, epoch: int, like: State, identity: str) -> tuple[State
     leaves = {name: np.asarray(found[name]) for name in expected}
     digested = leaves if text is None else leaves | {"metrics.jsonl": np.asarray(text)}
     if not np.array_equal(digest, _digest(digested, seconds, identity)):
-        raise ValueError(f"checkpoint {path} is damaged or of another run: its digest is wrong; {advice}")
+        raise ValueError(
+            f"checkpoint {path} is damaged, of another run or of other data: its digest is wrong; {advice}"
+        )
     # Copies: on a CPU JAX would go on using the memory of the NumPy arrays, and training gives its state away.
     state = jax.tree.unflatten(jax.tree.structure(like), [jnp.array(x, copy=True) for x in leaves.values()])
     return state, seconds, None if text is None else np.asarray(text).tobytes().decode()[:-1]

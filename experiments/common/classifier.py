@@ -215,7 +215,8 @@ def train(
     clock = partial(devices.on_first, time.perf_counter)
     mode = jax.jit(bb.mode)
     first_mode = mode(states.params[0])
-    states, (done, seconds, history) = runs.goes_on(out, experiment, config, states)
+    of_data = data.sha256(dataset.train)
+    states, (done, seconds, history) = runs.goes_on(out, experiment, config, of_data, states)
     start = time.perf_counter()
     train_epoch, args = devices.compiled(
         partial(training.train_epoch, problem), mesh, states, keys, dataset.train, index.train
@@ -244,7 +245,8 @@ def train(
         devices.on_first(partial(runs.append_metrics, out, lines))
         now = clock()
         if now - saved >= config.checkpoint_seconds or epoch == last:
-            runs.save_checkpoint(out, experiment, config, states, runs.Progress(epoch, seconds + now - start, history))
+            progress = runs.Progress(epoch, seconds + now - start, history)
+            runs.save_checkpoint(out, experiment, config, of_data, states, progress)
             saved = clock()
         mean = {name: np.mean([line[name] for line in lines]) for name in lines[0] if lines[0][name] is not None}
         report(

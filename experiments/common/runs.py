@@ -97,9 +97,9 @@ def check_same(folder: Path, experiment: str, config: Any) -> None:
             )
 
 
-def identity(experiment: str, config: Any) -> str:
+def identity(experiment: str, config: Any, data_sha256: str) -> str:
     """What tells a run from others, as text: its config without the fields that do not change what it computes."""
-    return json.dumps(_identity(experiment, config), sort_keys=True)
+    return json.dumps(_identity(experiment, config) | {"data_sha256": data_sha256}, sort_keys=True)
 
 
 def _identity(experiment: str, config: Any) -> dict[str, Any]:
@@ -191,15 +191,17 @@ class Progress(NamedTuple):
     history: list[dict[str, Any]]
 
 
-def goes_on(folder: Path, experiment: str, config: Any, state: State, unit: str = "epoch") -> tuple[State, Progress]:
+def goes_on(
+    folder: Path, experiment: str, config: Any, data_sha256: str, state: State, unit: str = "epoch"
+) -> tuple[State, Progress]:
     """The state of the last checkpoint in a folder, and what led to it; the state itself where there is none.
 
-    Ends the program, with one line, where the checkpoint or the metrics are damaged.
+    Ends the program, with one line, where the checkpoint or the metrics are damaged, or of other settings or data.
     """
     done, seconds, lines = devices.on_first(partial(checkpoints.latest, folder)) or 0, 0.0, ""
     with user_errors():
         if done:
-            restore = partial(checkpoints.restore, folder, done, state, identity(experiment, config))
+            restore = partial(checkpoints.restore, folder, done, state, identity(experiment, config, data_sha256))
             state, seconds, lines = devices.state_on_first(restore, state)
         rewind = partial(rewind_metrics, folder, lines, done, config.seeds, unit)
         history = devices.on_first(rewind)
@@ -210,9 +212,11 @@ def goes_on(folder: Path, experiment: str, config: Any, state: State, unit: str 
     return state, Progress(done, seconds, history)
 
 
-def save_checkpoint(folder: Path, experiment: str, config: Any, state: Any, progress: Progress) -> None:
+def save_checkpoint(
+    folder: Path, experiment: str, config: Any, data_sha256: str, state: Any, progress: Progress
+) -> None:
     """Keeps the state of a run, and what led to it."""
-    of_run = identity(experiment, config), metrics_text(progress.history)
+    of_run = identity(experiment, config, data_sha256), metrics_text(progress.history)
     devices.on_first(partial(checkpoints.save, folder, progress.done, state, progress.seconds, *of_run))
 
 

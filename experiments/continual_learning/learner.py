@@ -151,7 +151,10 @@ def train(config: Config, prepared: Prepared, learned: tasks.Learned, keys: jax.
         keys: [2, seed], for training and for testing.
         out: run folder.
     """
-    (states, statistics), (done, seconds, history) = runs.goes_on(out, EXPERIMENT, config, learned[:2], unit="task")
+    of_data = data.sha256(prepared.dataset.train)
+    (states, statistics), (done, seconds, history) = runs.goes_on(
+        out, EXPERIMENT, config, of_data, learned[:2], unit="task"
+    )
     learned = learned._replace(state=states, statistics=statistics)
     start = time.perf_counter()
     compiled = programs.compile_programs(config, prepared.problem, learned, keys, prepared.dataset)
@@ -171,7 +174,7 @@ def train(config: Config, prepared: Prepared, learned: tasks.Learned, keys: jax.
         history += lines
         runs.append_metrics(out, lines)
         now = runs.Progress(task, seconds + time.perf_counter() - start, history)
-        runs.save_checkpoint(out, EXPERIMENT, config, learned[:2], now)
+        runs.save_checkpoint(out, EXPERIMENT, config, of_data, learned[:2], now)
         report(summary.progress(lines))
     progress = runs.Progress(history[-1]["task"], seconds + time.perf_counter() - start, history)
     return Outcome(learned, progress, compile_seconds)

@@ -116,7 +116,11 @@ def samples(path: Path, vocabulary: Vocabulary, prompt: Any, written: Any) -> No
 
 
 def load_network(path: str | Path) -> tuple[bb.Posterior, bb.ApplyFn, Vocabulary]:
-    """A network that a run has kept, ``apply_fn(weights, rows of symbols)``, and what makes symbols of a text.
+    """A network that a run has kept, and what makes symbols of a text.
+
+    Returns:
+        The posterior; ``apply_fn(weights, rows)``, of symbols [n, context], which gives logits [n * context, symbol]
+        of the symbols that follow each; and the vocabulary.
 
     Raises:
         ValueError, OSError: what `kept.load` refuses.

@@ -98,7 +98,7 @@ def of_seed(asked: Asked, rows: dict[str, Any], num_samples: int | None) -> tupl
     values, shown = scores(said, rows, "mode"), said["test"]
     if num_samples:
         known = {kind: rows[kind] for kind in PARTS}
-        for fewer in FEWER:
+        for fewer in (n for n in FEWER if n < num_samples):
             values |= scores(predict(asked, known, fewer), known, f"mean_{fewer}")
         said = predict(asked, rows, num_samples)
         values, shown = values | scores(said, rows, "mean"), said["test"]

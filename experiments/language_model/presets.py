@@ -69,23 +69,30 @@ class Config(image_config.Training):
 
 
 _method = partial(choose, METHODS)
+_undecided = {"noise": Activations(), "learning_rate": 0.003, "kl_weight": 0.03, "init_scale": 0.3}
+METHOD_SETTINGS: dict[str, Any] = {
+    "bayesbinn": _undecided | {"eval_samples": 30},
+    "ste": {"learning_rate": 0.1},
+    "full_precision": {"learning_rate": 0.01},
+}
+
+
+def _real(method: str, learning_rate: float) -> Any:
+    """Full precision, and no other method."""
+    if method != "full_precision":
+        raise ValueError(f"method must be full_precision with --preset equal-32 and equal-16, got {method!r}")
+    return _method(method, full_precision={"learning_rate": learning_rate})
 
 
 def topics(method: str) -> Config:
     """Noise of activations: a posterior that keeps its uncertainty."""
-    undecided = {"noise": Activations(), "learning_rate": 0.003, "kl_weight": 0.03, "init_scale": 0.3}
-    settings: Any = {
-        "bayesbinn": undecided | {"eval_samples": 30},
-        "ste": {"learning_rate": 0.1},
-        "full_precision": {"learning_rate": 0.01},
-    }
-    return Config(preset="topics", method=_method(method, **settings))
+    return Config(preset="topics", method=_method(method, **METHOD_SETTINGS))
 
 
 def saturated(method: str) -> Config:
     """Noise of weights at temperature 1e-10, the paper's way: the posterior saturates."""
-    decided = {"noise": Weights(), "learning_rate": 0.01, "eval_samples": 30}
-    return dataclasses.replace(topics(method), preset="saturated", method=_method(method, bayesbinn=decided))
+    decided: Any = {"bayesbinn": {"noise": Weights(), "learning_rate": 0.01, "eval_samples": 30}}
+    return dataclasses.replace(topics(method), preset="saturated", method=_method(method, **METHOD_SETTINGS | decided))
 
 
 def quick(method: str) -> Config:
@@ -96,15 +103,13 @@ def quick(method: str) -> Config:
 def equal_32(method: str) -> Config:
     """A full-precision network as large, at 32 bits a number, as the binary one of topics."""
     small: Any = {"layers": 1, "width": 16, "heads": 2, "hidden": 60, "embedding": 4}
-    settings = _method(method, full_precision={"learning_rate": 0.1})
-    return dataclasses.replace(topics(method), preset="equal-32", method=settings, **small)
+    return dataclasses.replace(topics(method), preset="equal-32", method=_real(method, 0.1), **small)
 
 
 def equal_16(method: str) -> Config:
     """A full-precision network as large, at 16 bits a number, as the binary one of topics."""
     small: Any = {"layers": 2, "width": 16, "heads": 2, "hidden": 88, "embedding": 8}
-    settings = _method(method, full_precision={"learning_rate": 0.03})
-    return dataclasses.replace(topics(method), preset="equal-16", method=settings, **small)
+    return dataclasses.replace(topics(method), preset="equal-16", method=_real(method, 0.03), **small)
 
 
 PRESETS: dict[str, Callable[[str], Any]] = {

@@ -106,6 +106,7 @@ TABLES = {
             Column("mutual information (bits)", "mutual_information_bits", 4),
             Column("AUROC of a character by total uncertainty", "auroc_entropy", 3),
             Column("by mutual information", "auroc_mutual_information", 3),
+            Column("by surprise", "auroc_surprise", 3),
             Column("AUROC of 128 characters by total uncertainty", "auroc_entropy_of_windows", 3),
             Column("by mutual information", "auroc_mutual_information_of_windows", 3),
             Column("by surprise", "auroc_surprise_of_windows", 3),

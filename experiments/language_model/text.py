@@ -31,8 +31,8 @@ class Text(NamedTuple):
     Attributes:
         name: of the text.
         train, validation, test: the parts.
-        sha256: of the text as it was before anything was dropped.
-        num_characters: of it.
+        sha256: of the file, or of the topics, before anything was dropped.
+        num_characters: of the text then.
     """
 
     name: str
@@ -69,12 +69,12 @@ def load(path: Path | None) -> Text:
         if not path.is_file():
             raise ValueError(f"text must be a file, got {path}")
         try:
-            name, documents = path.name, [f"{x}\n\n" for x in path.read_text("utf-8").split("\n\n")]
+            name, documents = path.name, [f"{x}\n\n" for x in path.read_text("utf-8-sig").split("\n\n")]
         except UnicodeDecodeError as error:
             raise ValueError(f"text must be in UTF-8, got {path}: {error.reason} at byte {error.start}") from None
-    whole = "".join(documents)
-    digest = hashlib.sha256(whole.encode()).hexdigest()
-    return Text(name, *split(without_repeats(documents)), digest, len(whole))
+    content = "".join(documents).encode() if path is None else path.read_bytes()
+    digest = hashlib.sha256(content).hexdigest()
+    return Text(name, *split(without_repeats(documents)), digest, len(content.decode("utf-8-sig")))
 
 
 def without_repeats(documents: Sequence[str]) -> list[str]:
@@ -108,12 +108,19 @@ def without_repeats(documents: Sequence[str]) -> list[str]:
 
 
 def split(documents: Sequence[str]) -> tuple[str, str, str]:
-    """Divides documents, in their order: one belongs to the part that its middle falls into."""
+    """Divides documents, in their order: one belongs to the part that its middle falls into.
+
+    Where these are too few for three parts, the text is cut at the same shares of its characters.
+    """
     lengths = np.array([len(document) for document in documents])
     middles = (np.cumsum(lengths) - lengths / 2) / max(lengths.sum(), 1)
     part = np.searchsorted([LEARNED, VALIDATION], middles, side="right")
-    train, validation, test = ("".join(x for x, i in zip(documents, part, strict=True) if i == k) for k in range(3))
-    return train, validation, test
+    parts = ["".join(x for x, i in zip(documents, part, strict=True) if i == k) for k in range(3)]
+    if not all(parts):
+        whole = "".join(documents)
+        a, b = int(LEARNED * len(whole)), int(VALIDATION * len(whole))
+        parts = [whole[:a], whole[a:b], whole[b:]]
+    return parts[0], parts[1], parts[2]
 
 
 def repeated_share(held_out: str, learned: str) -> float:
