@@ -44,6 +44,16 @@ def forget_programs():
             trim(0)
 
 
+@pytest.fixture(scope="module")
+def compiled_in_a_hurry():
+    """Programs that run for milliseconds compile for seconds: XLA is told not to try hard, in other processes too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
+
+
 @pytest.fixture
 def undrawn(monkeypatch):
     """For image runs whose figures nobody looks at: drawing takes as long as two epochs of digits."""

@@ -48,16 +48,6 @@ PROGRAMS = {
 
 
 @pytest.fixture(scope="module")
-def compiled_in_a_hurry():
-    """The tests' programs run for milliseconds and compile for seconds, so XLA is told not to try hard."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")  # of the process with several devices
-        jax.config.update("jax_disable_most_optimizations", True)
-        yield
-        jax.config.update("jax_disable_most_optimizations", False)
-
-
-@pytest.fixture(scope="module")
 def run(tmp_path_factory, compiled_in_a_hurry):
     """Every part, at tiny sizes."""
     out = tmp_path_factory.mktemp("runs") / "benchmarks"

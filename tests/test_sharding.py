@@ -96,7 +96,7 @@ def epoch(case, data_parallel, sample_parallel):
         train_images=192,
         devices=sharding.Devices(data_parallel, sample_parallel),
     )
-    problem, dataset, index, mesh = classifier.prepare(config)
+    problem, dataset, index, mesh, *_ = classifier.prepare(config)
     keys = jax.random.key(0)[None]
     states = jax.vmap(partial(training.init, problem), (0, None))(keys, dataset.train.images)
     epoch_fn = partial(training.train_epoch, problem)
