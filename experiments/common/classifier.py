@@ -260,6 +260,11 @@ def _evaluate(config: Any, problem: training.Problem, dataset: data.Dataset, *of
     return bb.over_leading_axis(partial(prediction.evaluate_epoch, problem, temperature, dataset))(*of_seeds)
 
 
+def folder(config: Any) -> str:
+    """What a run folder is called where the user does not say."""
+    return f"{config.preset}-{config.method.name}-{config.seed}"
+
+
 def finished(config: Any, results: dict[str, Any], out: Path) -> bool:
     """Whether a run that is there has all the epochs that are asked for."""
     return results["epochs"] >= (config.stop_after_epochs or config.epochs)

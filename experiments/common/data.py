@@ -32,7 +32,7 @@ def sha256(split: Split) -> str:
     """The digest of examples and labels, by which a run that goes on knows its data again."""
     digest = hashlib.sha256()
     for array in split:
-        digest.update(np.asarray(array).tobytes())
+        digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest()
 
 

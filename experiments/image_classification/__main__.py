@@ -65,8 +65,8 @@ EXPERIMENT = command.Experiment(
     classifier.prepare,
     run,
     show,
-    folder=lambda config: f"{config.preset}-{config.method.name}-{config.seed}",
-    finished=classifier.finished,
+    classifier.folder,
+    classifier.finished,
 )
 main = partial(command.main, EXPERIMENT)
 

@@ -138,8 +138,9 @@ def show(results: dict[str, Any]) -> None:
         "mode": "mode" if results["num_binary_weights"] else "network",
         "mean": f"mean of {results['eval_samples']}",
     }
-    titles |= {f"mean_{n}": f"mean of {n}" for n in answers.FEWER}
-    predictors = [x for x in ("mode", "mean_1", "mean_10", "mean") if f"test_ece_{x}" in results]
+    fewer = {f"mean_{n}": f"mean of {n}" for n in answers.FEWER}
+    predictors = [x for x in ("mode", *fewer, "mean") if f"test_ece_{x}" in results]
+    titles |= fewer
     rows = [
         (title, *(f"{results[f'test_{field}_{x}']:.4f}" for x in predictors))
         for title, field in (
@@ -177,8 +178,8 @@ EXPERIMENT = command.Experiment(
     prepare,
     run,
     show,
-    folder=lambda config: f"{config.preset}-{config.method.name}-{config.seed}",
-    finished=classifier.finished,
+    classifier.folder,
+    classifier.finished,
 )
 main = partial(command.main, EXPERIMENT)
 

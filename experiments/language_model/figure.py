@@ -71,10 +71,14 @@ def _learning_curves(axes: Axes, history: list[dict[str, Any]]) -> None:
         ("test_nll_mode", "held-out", BLUE),
     ):
         axes.plot(epochs, [line[key] / np.log(2) for line in history], "o-", color=color, label=label, markersize=4)
-    axes.set(xlabel="epoch", ylabel="bits per character", title="Learning curves of the mode")
+    _label(axes, "bits per character")
+    axes.legend(frameon=False)
+
+
+def _label(axes: Axes, ylabel: str) -> None:
+    axes.set(xlabel="epoch", ylabel=ylabel, title="Learning curves of the mode")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     axes.grid(alpha=0.3)
-    axes.legend(frameon=False)
 
 
 def compare(path: Path, lines: list[Line]) -> None:
@@ -90,9 +94,7 @@ def compare(path: Path, lines: list[Line]) -> None:
         epochs = np.arange(1, bits.shape[1] + 1)
         axes.plot(epochs, bits.mean(axis=0), "o-", color=color, label=title, markersize=4)
         axes.fill_between(epochs, bits.min(axis=0), bits.max(axis=0), color=color, alpha=0.2, lw=0)
-    axes.set(xlabel="epoch", ylabel="bits per character of validation text", title="Learning curves of the mode")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    axes.grid(alpha=0.3)
+    _label(axes, "bits per character of validation text")
     axes.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path, dpi=110)
 
