@@ -40,7 +40,7 @@ $(INSTALLED): setup.cfg pyproject.toml $(CONSTRAINTS)
 	@echo "installing into $(VENV), a minute or two"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
-	    --config-settings editable_mode=compat --editable '.[experiments,test]' > $(VENV)/pip.log 2>&1 || { echo "error: the packages could not be installed (is there a network?): see $(VENV)/pip.log" >&2; exit 1; }
+	    --config-settings editable_mode=compat --editable '.[experiments,export,test]' > $(VENV)/pip.log 2>&1 || { echo "error: the packages could not be installed (is there a network?): see $(VENV)/pip.log" >&2; exit 1; }
 	@touch $@
 
 clean:
