@@ -13,7 +13,7 @@ CONSTRAINTS ?= constraints.txt
 # Written last: an environment without it is made anew.
 INSTALLED = $(VENV)/installed-with-$(notdir $(CONSTRAINTS))
 SOURCES = bbinn_jax experiments tests
-QUICK = bernoulli relaxation objective bayesbinn saving
+QUICK = bernoulli relaxation objective bayesbinn saving trajectories
 
 ifneq ($(words $(VENV)) $(words $(CONSTRAINTS)),1 1)
 $(error VENV and CONSTRAINTS must be paths without spaces, got VENV=$(VENV) CONSTRAINTS=$(CONSTRAINTS))
@@ -28,10 +28,10 @@ test: $(INSTALLED)
 	$(VENV)/bin/ruff check $(SOURCES)
 	$(VENV)/bin/ruff format --check $(SOURCES)
 	$(VENV)/bin/python -m mypy
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -q
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q
 
 quick: $(INSTALLED)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile -q bbinn_jax README.md $(QUICK:%=tests/test_%.py)
+	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q bbinn_jax README.md $(QUICK:%=tests/test_%.py)
 
 install: $(INSTALLED)
 

@@ -20,8 +20,12 @@ def dependence(function: Callable[..., Any], *args: PyTree) -> tuple[PyTree, ...
     """
     leaves, treedef = jax.tree.flatten(args)
     jaxpr = jax.make_jaxpr(lambda *leaves: function(*jax.tree.unflatten(treedef, leaves)))(*leaves).jaxpr
-    _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
-    return jax.tree.unflatten(treedef, used)
+    return jax.tree.unflatten(treedef, is_used(jaxpr))
+
+
+def is_used(jaxpr: Any) -> list[bool]:
+    """For each input of a jaxpr whether an output depends on it."""
+    return partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1]
 
 
 def varying_like(x: jax.Array, like: jax.Array) -> jax.Array:

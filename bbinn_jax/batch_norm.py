@@ -12,10 +12,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 
 from bbinn_jax._checks import PyTree, path_name
 from bbinn_jax._dtypes import at_least_float32
-from bbinn_jax._tracing import dependence
+from bbinn_jax._tracing import is_used
 
 
 def recalibrate_batch_norm(
@@ -68,29 +69,33 @@ def recalibrate_batch_norm(
     zeros = jax.tree.map(lambda x: jnp.zeros(jnp.shape(x), at_least_float32(x.dtype)), batch_stats)
     names, pairs = _names_and_pairs(zeros)
     shapes = [jnp.shape(x) for x in jax.tree.leaves(zeros)]
-    updated = jax.tree_util.tree_leaves_with_path(jax.eval_shape(update_fn, zeros, first))
+    # Traced once, and evaluated as often as it takes.
+    traced, shape = jax.make_jaxpr(update_fn, return_shape=True)(zeros, first)
+    evaluate = jaxpr_as_fun(traced)
+    updated = jax.tree_util.tree_leaves_with_path(shape)
     if (got := [(path_name(path), x.shape) for path, x in updated]) != list(zip(names, shapes, strict=True)):
         raise ValueError(f"what update_fn returns must have the leaves of batch_stats {names} {shapes}, got {got}")
-    if not any(jax.tree.leaves(dependence(update_fn, zeros, first)[1])):
+    if not any(is_used(traced.jaxpr)[len(shapes) :]):
         raise ValueError("update_fn must use its batch, got one whose statistics do not depend on it")
     # The momentum is found out by old statistics so large that rounding does not matter. (Not by a derivative:
     # the batch norm of NNX has none.)
-    of_zero = jax.tree.leaves(update_fn(zeros, first))
+    of_zero = evaluate(*jax.tree.leaves((zeros, first)))
     large = [2.0**20 * (1 + jnp.abs(x)) for x in of_zero]
-    of_large = jax.tree.leaves(update_fn(jax.tree.unflatten(jax.tree.structure(zeros), large), first))
+    of_large = evaluate(*large, *jax.tree.leaves(first))
     momentum = [(x - y) / old for x, y, old in zip(of_large, of_zero, large, strict=True)]
     for name, m in zip(names, momentum, strict=True):
         if not isinstance(m, jax.core.Tracer) and np.any(m == 1):
             raise ValueError(f"update_fn must have a momentum below 1 in training mode, got 1 at {name!r}")
 
-    def of_batch(batch: Any) -> list[jax.Array]:
-        return [x / (1 - m) for x, m in zip(jax.tree.leaves(update_fn(zeros, batch)), momentum, strict=True)]
+    def of_batch(updated: list[jax.Array]) -> list[jax.Array]:
+        return [x / (1 - m) for x, m in zip(updated, momentum, strict=True)]
 
-    if is_list:
-        measured = [jnp.stack(leaves) for leaves in zip(*map(of_batch, batches), strict=True)]
+    if is_list:  # of several sizes
+        of_batches = [of_batch(jax.tree.leaves(update_fn(zeros, batch))) for batch in batches]
+        measured = [jnp.stack(leaves) for leaves in zip(*of_batches, strict=True)]
         sizes = jnp.array([len(jax.tree.leaves(batch)[0]) for batch in batches], jnp.float32)
     else:
-        measured = jax.lax.map(of_batch, batches)
+        measured = jax.lax.map(lambda batch: of_batch(evaluate(*jax.tree.leaves((zeros, batch)))), batches)
         sizes = jnp.ones(len(measured[0]), jnp.float32)
 
     def average(x: jax.Array) -> jax.Array:

@@ -5,12 +5,23 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
 from experiments.common import checkpoints
+
+
+@contextmanager
+def optimized():
+    """Programs are compiled as those of users: for what runs longer than it compiles."""
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
 
 
 def refused(capsys, main, arguments):

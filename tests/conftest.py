@@ -1,11 +1,18 @@
 import ctypes
 import gc
 import os
+from importlib.metadata import version
 from pathlib import Path
 
 # Programs that take long to compile are kept for the next test, or process, that needs the same one.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+# Most programs of tests run for milliseconds and would compile for seconds: XLA is told not to try hard, in the
+# processes that tests start too. `XLA_FLAGS= make quick` compiles as users do, and so do tests in commands.optimized().
+if "XLA_FLAGS" not in os.environ:
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+    if tuple(map(int, version("jaxlib").split(".")[:2])) >= (0, 10):  # an older one does not know the flag and ends
+        os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
 
 import jax
 import jax.numpy as jnp
@@ -42,16 +49,6 @@ def forget_programs():
         gc.collect()
         if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):
             trim(0)
-
-
-@pytest.fixture(scope="module")
-def compiled_in_a_hurry():
-    """Programs that run for milliseconds compile for seconds: XLA is told not to try hard, in other processes too."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
-        jax.config.update("jax_disable_most_optimizations", True)
-        yield
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ PROGRAMS = {
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory, compiled_in_a_hurry):
+def run(tmp_path_factory):
     """Every part, at tiny sizes."""
     out = tmp_path_factory.mktemp("runs") / "benchmarks"
     with pytest.MonkeyPatch.context() as patch:
@@ -153,7 +153,7 @@ def test_update_of_a_split_batch_is_the_same_to_rounding(run):
     assert two["max_relative_difference"] < 1e-5
 
 
-def test_both_epochs_train_the_same_network(compiled_in_a_hurry):
+def test_both_epochs_train_the_same_network():
     config = PRESETS["quick"]()
     case = programs.case(config, (8,), config.batch_size * config.epoch_steps, 64)
     by_steps, at_once = programs.python_loop(case), programs.device_loop("", 1, case)

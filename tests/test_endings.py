@@ -21,7 +21,6 @@ from tests.commands import process_of
 
 ODD_NAME = "a[/x] :smile: \x1b[31m\né"
 SHOWN = "a[/x] :smile: \\x1b[31m\\né"
-pytestmark = pytest.mark.usefixtures("compiled_in_a_hurry")
 QUICK = ["--steps", "100", "--hidden", "8"]
 TINY = ["--preset", "digits", "--hidden", "16", "--epochs", "2", "--eval-samples", "2"]
 ARGUMENTS = {

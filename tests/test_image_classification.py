@@ -14,7 +14,7 @@ from experiments.common import data, reading, runs
 from experiments.common.classifier import load_network
 from experiments.common.image_config import Config
 from experiments.image_classification.__main__ import main
-from tests.commands import assert_flat_and_on_disk, content_of, read_metrics
+from tests.commands import assert_flat_and_on_disk, content_of, optimized, read_metrics
 
 QUICK = ["--preset", "digits", "--hidden", "32", "--epochs", "4", "--eval-samples", "3"]
 
@@ -23,7 +23,8 @@ QUICK = ["--preset", "digits", "--hidden", "32", "--epochs", "4", "--eval-sample
 def digits_run(tmp_path_factory):
     """The demo: the whole preset."""
     out = tmp_path_factory.mktemp("runs") / "digits"
-    return main(["--preset", "digits-bayes", "--out", str(out)]), out
+    with optimized():
+        return main(["--preset", "digits-bayes", "--out", str(out)]), out
 
 
 def test_digits_reaches_96_percent(digits_run):

@@ -32,7 +32,6 @@ from tests.commands import (
 )
 
 SHAPE = "--context 16 --layers 1 --width 16 --heads 2 --hidden 32 --embedding 4 --joined 2".split()
-pytestmark = pytest.mark.usefixtures("compiled_in_a_hurry")
 TINY = [*SHAPE, "--preset", "quick", "--epochs", "3", "--batch-size", "8", "--eval-samples", "3"]
 
 

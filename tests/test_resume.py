@@ -18,7 +18,7 @@ from experiments.image_classification.__main__ import main
 from tests import commands
 from tests.commands import content_of, kill, process_of, read_metrics, results_of, state_of
 
-pytestmark = pytest.mark.usefixtures("undrawn", "compiled_in_a_hurry")
+pytestmark = pytest.mark.usefixtures("undrawn")
 TINY = ["--preset", "digits", "--hidden", "32", "--checkpoint-seconds", "0"]
 
 
@@ -34,10 +34,10 @@ def wait_for_the_first_epoch(process):
 
 
 def test_run_killed_again_and_again_equals_one_that_was_not(tmp_path):
-    """Killed 6 times at random: half of the kills anywhere after the start of the process (imports, compilation,
+    """Killed 4 times at random: half of the kills anywhere after the start of the process (imports, compilation,
     reading the checkpoint), half soon after the first line of output, when checkpoints are written most of the time.
     """
-    arguments = [*TINY, "--epochs", "150"]
+    arguments = [*TINY, "--epochs", "100"]
     few_checkpoints = ["--checkpoint-seconds", "1000"]
     start = time.perf_counter()
     whole = process_of("image_classification", [*arguments, *few_checkpoints, "--out", str(tmp_path / "whole")])
@@ -46,7 +46,7 @@ def test_run_killed_again_and_again_equals_one_that_was_not(tmp_path):
     assert whole.communicate() and whole.returncode == 0
 
     rng, out, reached = random.Random(0), tmp_path / "killed", []
-    for i in range(6):
+    for i in range(4):
         process = process_of("image_classification", [*arguments, "--out", str(out), "--resume"])
         if i % 2:
             wait_for_the_first_epoch(process)

@@ -17,7 +17,7 @@ from experiments.image_classification.__main__ import main
 from experiments.two_moons import __main__ as two_moons
 from tests.commands import content_of, without_times
 
-pytestmark = pytest.mark.usefixtures("undrawn", "compiled_in_a_hurry")
+pytestmark = pytest.mark.usefixtures("undrawn")
 TINY = ["--preset", "digits", "--hidden", "16", "--epochs", "2", "--eval-samples", "2"]
 
 

@@ -17,6 +17,7 @@ from experiments.two_moons.model import load_network
 from tests.commands import (
     assert_finished_run_stays,
     assert_flat_and_on_disk,
+    optimized,
     read_metrics,
     refused,
     without_times,
@@ -29,7 +30,8 @@ QUICK = ["--steps", "250", "--hidden", "8"]
 def paper_run(tmp_path_factory):
     """The paper's setting, all of it."""
     out = tmp_path_factory.mktemp("runs") / "moons"
-    return main(["--out", str(out)]), out
+    with optimized():
+        return main(["--out", str(out)]), out
 
 
 @pytest.fixture(scope="module")
