@@ -29,6 +29,10 @@ from bbinn_jax.linen import BinaryDense as BinaryDense
 from bbinn_jax.linen import natural_initializer as natural_initializer
 from bbinn_jax.objective import expected_loss as expected_loss
 from bbinn_jax.objective import moment_loss as moment_loss
+from bbinn_jax.packing import Packed as Packed
+from bbinn_jax.packing import pack as pack
+from bbinn_jax.packing import sample_packed as sample_packed
+from bbinn_jax.packing import unpack as unpack
 from bbinn_jax.partition import combine as combine
 from bbinn_jax.partition import partition as partition
 from bbinn_jax.partition import partition_table as partition_table
@@ -38,6 +42,7 @@ from bbinn_jax.predictive import ApplyFn as ApplyFn
 from bbinn_jax.predictive import GaussianPrediction as GaussianPrediction
 from bbinn_jax.predictive import Prediction as Prediction
 from bbinn_jax.predictive import bernoulli_predictive as bernoulli_predictive
+from bbinn_jax.predictive import committee_predictive as committee_predictive
 from bbinn_jax.predictive import gaussian_predictive as gaussian_predictive
 from bbinn_jax.predictive import logit_average_predictive as logit_average_predictive
 from bbinn_jax.predictive import mixture_prediction as mixture_prediction
@@ -46,8 +51,11 @@ from bbinn_jax.predictive import posterior_expectation as posterior_expectation
 from bbinn_jax.predictive import posterior_predictive as posterior_predictive
 from bbinn_jax.relaxation import relax as relax
 from bbinn_jax.relaxation import relaxed_sample as relaxed_sample
+from bbinn_jax.saving import PackedNetwork as PackedNetwork
 from bbinn_jax.saving import Posterior as Posterior
+from bbinn_jax.saving import load_packed as load_packed
 from bbinn_jax.saving import load_posterior as load_posterior
+from bbinn_jax.saving import save_packed as save_packed
 from bbinn_jax.saving import save_posterior as save_posterior
 from bbinn_jax.ste import ste as ste
 from bbinn_jax.ste import straight_through as straight_through

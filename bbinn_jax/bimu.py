@@ -17,9 +17,11 @@ import optax
 
 from bbinn_jax._checks import PyTree, as_schedule, check_floating, check_non_negative, check_number, check_update
 from bbinn_jax._dtypes import at_least_float32
+from bbinn_jax._exported import exported
 from bbinn_jax.bernoulli import fisher_information
 
 
+@exported
 class BimuState(NamedTuple):
     """State of `bimu`.
 

@@ -17,8 +17,10 @@ import optax
 
 from bbinn_jax._checks import PyTree, as_schedule, check_floating, check_non_negative, check_update, check_values
 from bbinn_jax._dtypes import at_least_float32
+from bbinn_jax._exported import exported
 
 
+@exported
 class BopState(NamedTuple):
     """State of `bop`.
 

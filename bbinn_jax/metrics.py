@@ -17,6 +17,7 @@ import numpy as np
 
 from bbinn_jax._checks import check_count, check_number, check_values
 from bbinn_jax._dtypes import at_least_float32
+from bbinn_jax._exported import exported
 from bbinn_jax._probabilities import check_labels, check_probabilities, in_double, log
 
 
@@ -86,6 +87,7 @@ def brier_score(probabilities: jax.Array, labels: jax.Array) -> jax.Array:
     return jnp.mean(jnp.sum((probabilities - one_hot) ** 2, axis=-1))
 
 
+@exported
 class ReliabilityCurve(NamedTuple):
     """Confidence against accuracy, bin by bin; both are 0 in an empty bin.
 
@@ -215,6 +217,7 @@ def false_positive_rate(positives: jax.Array, negatives: jax.Array, *, recall: f
     return jnp.mean(negatives >= positives[positives.size - kept])
 
 
+@exported
 class RiskCoverage(NamedTuple):
     """What is left of the errors if only the surest answers are given.
 

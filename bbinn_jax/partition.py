@@ -22,6 +22,7 @@ import numpy as np
 from bbinn_jax._boxes import named_leaves
 from bbinn_jax._checks import PyTree, check_floating, path_name
 from bbinn_jax.nnx import BinaryParam
+from bbinn_jax.packing import Packed
 
 _DEFAULT_RULES = {r"binary_kernel": "binary"}
 
@@ -98,7 +99,7 @@ def combine(weights: PyTree, real: PyTree) -> PyTree:
     """Puts the two halves of `partition` together again.
 
     Args:
-        weights: binary leaves (natural parameters, samples or modes), ``None`` elsewhere.
+        weights: binary leaves (natural parameters, samples or modes, packed ones too), ``None`` elsewhere.
         real: real leaves, ``None`` elsewhere.
 
     Returns:
@@ -116,11 +117,11 @@ def combine(weights: PyTree, real: PyTree) -> PyTree:
             raise ValueError(f"weights and real must not share a leaf, got both at {path_name(path)!r}")
         return real_leaf if binary_leaf is None else binary_leaf
 
-    weights_tree: Any = jax.tree.structure(weights, is_leaf=_is_none)
-    real_tree: Any = jax.tree.structure(real, is_leaf=_is_none)
+    weights_tree: Any = jax.tree.structure(weights, is_leaf=_is_place)
+    real_tree: Any = jax.tree.structure(real, is_leaf=_is_place)
     if weights_tree != real_tree:
         raise ValueError(f"weights and real must be of one tree, got {weights_tree} and {real_tree}")
-    return jax.tree_util.tree_map_with_path(choose, weights, real, is_leaf=_is_none)
+    return jax.tree_util.tree_map_with_path(choose, weights, real, is_leaf=_is_place)
 
 
 def partition_table(natural: PyTree, real: PyTree, batch_stats: PyTree = None) -> str:
@@ -135,7 +136,8 @@ def partition_table(natural: PyTree, real: PyTree, batch_stats: PyTree = None) -
     Returns:
         Text, a line for each leaf in the order of the tree, and a line of totals for each
         kind. The sizes are those in float32, and of the mode network packed at one bit for
-        each binary weight and 32 for each real parameter (1 kB is 1,000 bytes).
+        each binary weight, in whole bytes for each leaf, and 32 for each real parameter (1 kB is
+        1,000 bytes): what the arrays take in a file of `save_packed`, whose header comes on top.
 
     Raises:
         ValueError: as `combine`.
@@ -152,17 +154,22 @@ def partition_table(natural: PyTree, real: PyTree, batch_stats: PyTree = None) -
     rows = [("leaf", "shape", "kind", "count", "float32", "packed")]
     totals = {"binary": 0, "real": 0} | ({"statistics": 0} if jax.tree.leaves(batch_stats) else {})
 
-    def sizes(count: int, kind: str) -> tuple[str, str, str]:
-        return f"{count:,}", _bytes(4 * count), _bytes(-(-count // 8) if kind == "binary" else 4 * count)
+    packed = dict.fromkeys(totals, 0)
+
+    def sizes(count: int, num_bytes: int) -> tuple[str, str, str]:
+        return f"{count:,}", _bytes(4 * count), _bytes(num_bytes)
 
     params, statistics = named_leaves(combine(natural, real)), named_leaves(batch_stats)
     of_params = [("binary" if name in binary_names else "real", name, leaf) for name, _, leaf in params]
     for kind, name, leaf in [*of_params, *(("statistics", name, leaf) for name, _, leaf in statistics)]:
         shape = np.shape(leaf)  # of NumPy: jax.numpy has none for a jax.ShapeDtypeStruct
-        totals[kind] += math.prod(shape)
-        rows.append((name, str(shape), kind, *sizes(math.prod(shape), kind)))
+        count = math.prod(shape)
+        num_bytes = -(-count // 8) if kind == "binary" else 4 * count
+        totals[kind] += count
+        packed[kind] += num_bytes
+        rows.append((name, str(shape), kind, *sizes(count, num_bytes)))
     for kind, count in totals.items():
-        rows.append(("total" if kind == "binary" else "", "", kind, *sizes(count, kind)))
+        rows.append(("total" if kind == "binary" else "", "", kind, *sizes(count, packed[kind])))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     align = "<<<>>>"
     return "\n".join(
@@ -177,5 +184,6 @@ def _bytes(n: int) -> str:
     return f"{n} B"
 
 
-def _is_none(x: object) -> bool:
-    return x is None
+def _is_place(x: object) -> bool:
+    """Whether it is an empty place or a packed leaf: no tree to go into."""
+    return x is None or isinstance(x, Packed)

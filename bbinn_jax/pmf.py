@@ -18,9 +18,11 @@ import optax
 
 from bbinn_jax._checks import PyTree, as_schedule, check_floating, check_optimizer, check_update, check_values
 from bbinn_jax._dtypes import at_least_float32
+from bbinn_jax._exported import exported
 from bbinn_jax.bernoulli import fisher_information
 
 
+@exported
 class PmfState(NamedTuple):
     """State of `pmf`.
 

@@ -14,23 +14,27 @@ Probabilities are averaged, not logits: arXiv 2002.10778, section 3.4, step 2.
     yes or no, or several labels       `bernoulli_predictive`     one logit for each label
     numbers                            `gaussian_predictive`      a mean and a standard deviation of the noise
     anything else                      `posterior_expectation`    E_q of any function of the weights
+    networks that are drawn already    `committee_predictive`     at one bit a weight
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.export
 import jax.numpy as jnp
 
-from bbinn_jax._checks import PyTree, check_count, check_function, check_key
+from bbinn_jax._checks import PyTree, check_count, check_function, check_key, in_one_line, path_name
 from bbinn_jax._dtypes import at_least_float32
+from bbinn_jax._exported import exported
 from bbinn_jax._mapping import over_leading_axis
 from bbinn_jax.bernoulli import mode, sample
+from bbinn_jax.packing import Packed, sample_packed, unpack  # noqa: F401 (the second of the examples)
 
 ApplyFn = Callable[[PyTree, jax.Array], jax.Array]
 
 
+@exported
 class Prediction(NamedTuple):
     """A predictive distribution and its uncertainty.
 
@@ -49,6 +53,7 @@ class Prediction(NamedTuple):
     mutual_information: jax.Array
 
 
+@exported
 class GaussianPrediction(NamedTuple):
     """The mean and the standard deviations of a predictive distribution of numbers, in units of these.
 
@@ -63,10 +68,6 @@ class GaussianPrediction(NamedTuple):
     aleatoric_std: jax.Array
     epistemic_std: jax.Array
     std: jax.Array
-
-
-for _kind in (Prediction, GaussianPrediction):  # so that a program that returns one can be exported
-    jax.export.register_namedtuple_serialization(_kind, serialized_name=f"bbinn_jax.{_kind.__name__}")
 
 
 def posterior_expectation(
@@ -104,32 +105,37 @@ def posterior_expectation(
     0.46 0.462
     """
     num_samples = check_count("num_samples", num_samples, 1)
-    chunk_size = num_samples if chunk_size is None else check_count("chunk_size", chunk_size, 1)
-    chunk_size = min(chunk_size, num_samples)
     check_key(key, "third")
     check_function("function", function)
+    chunk_size = num_samples if chunk_size is None else check_count("chunk_size", chunk_size, 1)
+    keys = jax.random.split(key, num_samples)
+    return _mean(lambda key: function(sample(key, natural)), keys, num_samples, chunk_size)
 
-    def of_sample(key: jax.Array) -> Any:
-        return jax.tree.map(_wide, function(sample(key, natural)))
+
+def _mean(function: Callable[[Any], Any], networks: PyTree, num_networks: int, chunk_size: int) -> Any:
+    """The mean of ``function(network)`` over the leading axis of networks, which are keys or weights."""
+    chunk_size = min(chunk_size, num_networks)
+
+    def of_network(network: PyTree) -> Any:
+        return jax.tree.map(_wide, function(network))
 
     def add_one(total: PyTree, value_and_counts: tuple[PyTree, jax.Array]) -> tuple[PyTree, None]:
         value, counts = value_and_counts
         return jax.tree.map(lambda t, x: jnp.where(counts, t + x, t), total, value), None
 
-    def add_chunk(total: PyTree, keys_and_counts: tuple[jax.Array, jax.Array]) -> tuple[PyTree, Any]:
-        keys, counts = keys_and_counts
+    def add_chunk(total: PyTree, index: jax.Array) -> tuple[PyTree, Any]:
+        chunk = jax.tree.map(lambda x: x[jnp.minimum(index, num_networks - 1)], networks)
         # One after the other, so that the order of summation does not depend on the chunks.
-        return jax.lax.scan(add_one, total, (over_leading_axis(of_sample)(keys), counts))
+        return jax.lax.scan(add_one, total, (over_leading_axis(of_network)(chunk), index < num_networks))
 
-    # The last chunk is filled up with samples that do not count.
-    num_chunks = -(-num_samples // chunk_size)
+    # The last chunk is filled up with networks that do not count.
+    num_chunks = -(-num_networks // chunk_size)
     index = jnp.arange(num_chunks * chunk_size).reshape(num_chunks, chunk_size)
-    keys = jax.random.split(key, num_samples)[jnp.minimum(index, num_samples - 1)]
 
     # zeros_like: they are divided over devices as the values are
-    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(of_sample, key))
-    total, _ = jax.lax.scan(add_chunk, zeros, (keys, index < num_samples))
-    return jax.tree.map(lambda x: x / num_samples, total)
+    zeros = jax.tree.map(jnp.zeros_like, jax.eval_shape(of_network, jax.tree.map(lambda x: x[0], networks)))
+    total, _ = jax.lax.scan(add_chunk, zeros, index)
+    return jax.tree.map(lambda x: x / num_networks, total)
 
 
 def posterior_predictive(
@@ -163,13 +169,59 @@ def posterior_predictive(
     >>> print(p.probabilities[:, 0], p.mutual_information)
     [0.88 0.54] [0.00 0.32]
     """
-
-    def predict(weights: PyTree) -> tuple[jax.Array, jax.Array]:
-        p = jax.nn.softmax(_logits(apply_fn, weights, inputs))
-        return p, _entropy(p)
-
+    predict = partial(_probabilities_and_entropy, apply_fn, inputs)
     expectation = posterior_expectation(predict, natural, key, num_samples=num_samples, chunk_size=chunk_size)
     return mixture_prediction(*expectation)
+
+
+def committee_predictive(apply_fn: ApplyFn, committee: PyTree, inputs: jax.Array, *, chunk_size: int = 1) -> Prediction:
+    """Averages the class probabilities of the networks of a committee.
+
+    ``p(y | x) = 1/S sum_s softmax(f(x, w_s))``
+
+    Args:
+        apply_fn: ``apply_fn(weights, inputs)`` gives logits [batch, class] of one network, whose packed leaves
+            are unpacked.
+        committee: any pytree of arrays with a leading axis of S networks, as `sample_packed` and `load_packed` give
+            it. What else is each network's own may be beside it: apply_fn gets ``(weights, batch_stats)`` of
+            each network from a committee ``(weights, batch_stats)``.
+        inputs: a batch, as apply_fn takes it.
+        chunk_size: how many networks are unpacked and evaluated at a time. Memory grows with it, the numbers
+            do not depend on it (but for the rounding of apply_fn).
+
+    Returns:
+        A `Prediction`, that of `posterior_predictive` with the key which the committee was drawn with.
+
+    Raises:
+        ValueError: chunk_size below 1, leaves that are not those of one number of networks, or logits that are not
+            [batch, class] with at least two classes.
+        TypeError: chunk_size is no integer.
+
+    >>> apply_fn = lambda w, x: jnp.stack([x @ w, -x @ w], axis=-1)
+    >>> committee = sample_packed(jax.random.key(0), jnp.array([9.0, 0.0]), 100)
+    >>> p = committee_predictive(apply_fn, committee, jnp.eye(2))
+    >>> print(p.probabilities[:, 0], p.mutual_information)
+    [0.88 0.54] [0.00 0.32]
+    """
+    num_networks, chunk_size = _num_networks(committee), check_count("chunk_size", chunk_size, 1)
+    predict = partial(_probabilities_and_entropy, apply_fn, inputs)
+    return mixture_prediction(*_mean(lambda packed: predict(unpack(packed)), committee, num_networks, chunk_size))
+
+
+def _num_networks(committee: PyTree) -> int:
+    """The length of the leading axis that all leaves of a committee have."""
+    found = None
+    for path, leaf in jax.tree_util.tree_leaves_with_path(committee, is_leaf=lambda x: isinstance(x, Packed)):
+        shape = jnp.shape(leaf.bits if isinstance(leaf, Packed) else leaf)
+        found = found or shape[:1]
+        if not found or shape[:1] != found or found == (0,) or (isinstance(leaf, Packed) and len(shape) != 2):
+            raise ValueError(
+                "committee must have leaves with a leading axis of networks, the same of all and packed ones uint8 "
+                f"[networks, bytes], got shape {shape} at {path_name(path)!r} after {found}"
+            )
+    if found is None:
+        raise ValueError(f"committee must have at least one leaf, got {in_one_line(committee)}")
+    return found[0]
 
 
 def mixture_prediction(probabilities: jax.Array, expected_entropy: jax.Array) -> Prediction:
@@ -347,6 +399,11 @@ def mode_predictive(apply_fn: ApplyFn, natural: PyTree, inputs: jax.Array) -> Pr
     [0.880797 0.880797]
     """
     return _prediction_of_one(_logits(apply_fn, mode(natural), inputs))
+
+
+def _probabilities_and_entropy(apply_fn: ApplyFn, inputs: jax.Array, weights: PyTree) -> tuple[jax.Array, jax.Array]:
+    p = jax.nn.softmax(_logits(apply_fn, weights, inputs))
+    return p, _entropy(p)
 
 
 def _logits(apply_fn: ApplyFn, weights: PyTree, inputs: jax.Array) -> jax.Array:

@@ -1,28 +1,27 @@
-"""A posterior in one file, to be used in another process, on another machine, in another year.
+"""A posterior, or networks of one bit a weight, in one file: for another process, another machine, another year.
 
-The format is safetensors: arrays under their names and text beside them, no code. A SHA-256 of
-everything lies in the text, so that a damaged file is refused. It guards against damage and not
-against forgery: whoever changes a file can change the SHA-256 as well.
+The format is safetensors, which holds no code, with a SHA-256: a damaged file is refused. It guards against damage and
+not against forgery. Packed networks are read by any program that reads safetensors, without JAX.
 """
 
-import hashlib
 import json
-import os
+import math
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import safetensors
-import safetensors.flax
 
-from bbinn_jax._checks import PyTree, check_floating, in_one_line, path_name
+from bbinn_jax import _file
+from bbinn_jax._checks import PyTree, check_floating, path_name
+from bbinn_jax._exported import exported
+from bbinn_jax.packing import Packed, pack  # noqa: F401 (the second of the examples)
 
-_FORMAT = "bbinn_jax posterior 1"
-_DTYPES = "bool bfloat16 float16 float32 float64 int8 int16 int32 int64 uint8 uint16 uint32 uint64".split()
+_POSTERIOR = "bbinn_jax posterior 1"
+_PACKED = "bbinn_jax packed 1"
 
 
+@exported
 class Posterior(NamedTuple):
     """All that it takes to predict.
 
@@ -65,44 +64,7 @@ def save_posterior(path: str | Path, posterior: Posterior) -> None:
     check_floating("natural", posterior.natural)
     if not jax.tree.leaves(posterior.natural):
         raise ValueError(f"natural must have at least one weight, got {posterior.natural!r}")
-    leaves: dict[str, jax.Array] = {}
-    for name, leaf in _named_leaves(posterior):
-        if name in leaves:
-            raise ValueError(f"posterior must have leaves of different names, got {name!r} twice")
-        if isinstance(leaf, jax.core.Tracer | jax.ShapeDtypeStruct):
-            raise TypeError(f"posterior must have leaves with values, got {type(leaf).__name__} at {name!r}")
-        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
-        if str(dtype) in _DTYPES:
-            array = np.array(leaf, order="C")  # safetensors writes the memory as it lies, and would call it row-major
-            leaves[name] = jnp.asarray(array)
-        if name not in leaves or leaves[name].dtype != dtype:
-            raise TypeError(f"posterior must have leaves that JAX and safetensors can keep, got {dtype} at {name!r}")
-        if jnp.issubdtype(dtype, jnp.floating) and np.isnan(array).any():
-            raise ValueError(f"posterior must have leaves without NaN, got one at {name!r}")
-    try:
-        config = json.dumps(posterior.config)
-    except (ValueError, RecursionError) as error:  # a loop, too deep, too long an integer: it may have no repr
-        raise TypeError(f"config must be what JSON can say, got {type(posterior.config).__name__}: {error}") from None
-    except TypeError as error:
-        raise TypeError(f"config must be what JSON can say, got {in_one_line(posterior.config)}") from error
-    # Whether the names of the leaves tell the trees. They do not tell lists, boxes, integers or names with "/".
-    of_dicts = _of_dicts(leaves)
-    is_of_dicts = (
-        of_dicts is not None
-        and all(
-            not jax.tree.leaves(tree) or jax.tree.structure(tree) == jax.tree.structure(again)  # type: ignore[operator]
-            for tree, again in zip(posterior[:3], of_dicts[:3], strict=True)
-        )
-    )
-    text = {"format": _FORMAT, "config": config, "nested_dicts": json.dumps(is_of_dicts)}
-    content = _signed(safetensors.flax.save(leaves, text))
-    path = _no_folder(path)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    _file.write(path, posterior, "posterior", {"format": _POSTERIOR})
 
 
 def load_posterior(path: str | Path, like: Posterior | None = None) -> Posterior:
@@ -130,114 +92,166 @@ def load_posterior(path: str | Path, like: Posterior | None = None) -> Posterior
     """
     if not isinstance(like, Posterior | None):
         raise TypeError(f"like must be a Posterior, as Posterior(natural, real), got {type(like).__name__}")
-    content = _no_folder(path).read_bytes()  # first: it says plainly that there is no such file
+    posterior, _ = _file.read(path, Posterior, "posterior", _POSTERIOR, like)
     try:
-        with safetensors.safe_open(path, framework="flax") as file:
-            text = file.metadata() or {}
-            leaves = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-        header = _header(content)
-    except Exception as error:  # the parser raises whatever it likes
-        raise ValueError(f"{path} is damaged or no safetensors file: {str(error)[:200]}") from error
-    if text.get("format") != _FORMAT:
-        raise ValueError(f"{path} must be a posterior in the format {_FORMAT!r}, got {in_one_line(text.get('format'))}")
-    if text.get("sha256") != _digest(content):
-        raise ValueError(f"{path} is damaged: its SHA-256 is not the one it was written with")
-    for name, entry in header.items():
-        if name in leaves and str(entry.get("dtype")).endswith("64") and leaves[name].dtype.itemsize < 8:
-            raise ValueError(f"{path} has 64 bits in {name!r}: set jax_enable_x64 to read it")
-    try:
-        config = json.loads(text["config"])
-    except (KeyError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path} must have a config that is JSON, got {type(error).__name__}: {error}") from None
-    natural = [leaf for name, leaf in leaves.items() if name.partition("/")[0] == "natural"]
-    others = {name.partition("/")[0] for name in leaves} - {"natural", "real", "batch_stats"}
-    if others or not natural or not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in natural):
-        raise ValueError(
-            f"{path} must hold floating-point natural parameters, and no trees but natural, real and batch_stats, "
-            f"got leaves {in_one_line(sorted(leaves))}"
+        check_floating("natural", posterior.natural)
+    except TypeError as error:
+        raise ValueError(f"{path} is no posterior: {error}") from None
+    return posterior
+
+
+@exported
+class PackedNetwork(NamedTuple):
+    """All that it takes to predict with a network, or with a committee of networks, at one bit a weight.
+
+    Attributes:
+        weights: a tree of `Packed` leaves, ``None`` where a parameter is real: ``pack(mode(natural))``, or a committee
+            of S networks, as `sample_packed` draws it.
+        real: the other parameters, ``None`` where one is binary. A committee shares them.
+        batch_stats: statistics of batch norms; those of a committee may have an axis of networks in front.
+        config: what tells how to build the network again; whatever JSON can say.
+    """
+
+    weights: PyTree
+    real: PyTree = None
+    batch_stats: PyTree = None
+    config: Any = None
+
+
+def save_packed(path: str | Path, network: PackedNetwork) -> None:
+    """Writes a packed network, or a committee, into a file, all of it or nothing.
+
+    The arrays are called ``weights/...`` (uint8 [bytes], of a committee [S, bytes]), ``real/...`` and
+    ``batch_stats/...``, after their leaves. The text beside them has
+
+        format        "bbinn_jax packed 1"
+        bit_order     "little": the least significant bit first, as ``numpy.unpackbits`` calls it; 1 is +1
+        num_networks  S, or 1
+        weights       JSON: of each array of weights the shape and the dtype that it has in one network
+        config        JSON
+
+    Args:
+        path: of the file; one that is there is replaced.
+        network: its trees may be any pytrees, see `load_packed`.
+
+    Raises:
+        ValueError: two leaves of one name, no weight, packed leaves of different numbers of networks or whose bits are
+            not those of their shape, or a leaf that holds a NaN.
+        TypeError: a network that is none, weights that are not packed, a dtype that would not come back, or a config
+            that JSON cannot say.
+        OSError: the file cannot be written.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "signs.packed.safetensors"
+    >>> save_packed(path, PackedNetwork({"signs": pack(jnp.array([1.0, -1.0, -1.0]))}, config={"sides": 2}))
+    >>> print(load_packed(path).weights["signs"].bits)
+    [1]
+    """
+    if not isinstance(network, PackedNetwork):
+        raise TypeError(
+            f"network must be a PackedNetwork, as PackedNetwork(weights, real), got {type(network).__name__}"
         )
-    if like is None:
-        posterior = _of_dicts(leaves) if text.get("nested_dicts", "true") == "true" else None
-        if posterior is None:
-            raise ValueError(f"{path} holds trees that are no nested dicts: give like to load_posterior")
-        return posterior._replace(config=config)
-    wanted_leaves = {
-        name: leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jnp.asarray(leaf)
-        for name, leaf in _named_leaves(like)
+    leaves = _packed_leaves(network)
+    text = {
+        "format": _PACKED,
+        "bit_order": "little",
+        "num_networks": str(_num_networks(leaves)),
+        "weights": json.dumps({name: {"shape": x.shape, "dtype": str(x.dtype)} for name, x in leaves.items()}),
     }
-    structure: Any = jax.tree.structure(like._replace(config=None))
-    if structure.num_leaves != len(wanted_leaves):
-        raise ValueError(f"like must have leaves of different names to read {path}, got some name twice")
-    expected = {name: f"{leaf.dtype}{leaf.shape}" for name, leaf in wanted_leaves.items()}
-    found = {name: f"{leaf.dtype}{leaf.shape}" for name, leaf in leaves.items()}
-    for name in sorted(expected | found):
-        if (there := found.get(name, "no leaf")) != (wanted := expected.get(name, "no leaf")):
-            raise ValueError(f"like must have the leaves of {path}: it has {wanted} at {name!r}, the file {there}")
-    return jax.tree.unflatten(structure, [leaves[name] for name in wanted_leaves])._replace(config=config)
+    _file.write(path, _bits(network), "network", text)
 
 
-def _no_folder(path: str | Path) -> Path:
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"path must name a file, got the folder {path}")
-    return path
+def load_packed(path: str | Path, like: PackedNetwork | None = None) -> PackedNetwork:
+    """Reads what `save_packed` has written, equal to the bit.
 
+    Args:
+        path: of the file.
+        like: a packed network of the same trees, for their structure; its leaves may be shapes, as `jax.eval_shape`
+            gives them. Without it they come back as nested dicts, as Flax linen has them.
 
-def _named_leaves(posterior: Posterior) -> list[tuple[str, Any]]:
-    paths_and_leaves = jax.tree_util.tree_leaves_with_path(posterior._replace(config=None))
-    return [(path_name(path), leaf) for path, leaf in paths_and_leaves]
+    Returns:
+        The network or the committee.
 
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: a file that is damaged or no packed network, one with 64 bits while jax_enable_x64 is off, leaves
+            that are not those of like (names, shapes, dtypes), or trees that are no nested dicts without it.
+        TypeError: a like that is no packed network.
 
-def _of_dicts(leaves: dict[str, jax.Array]) -> Posterior | None:
-    """The posterior whose trees are nested dicts with leaves of these names, or None if there is none."""
+    >>> import tempfile
+    >>> path, network = Path(tempfile.mkdtemp()) / "signs", PackedNetwork([pack(jnp.array([1.0, -1.0]))])
+    >>> save_packed(path, network)
+    >>> print(load_packed(path, like=network).weights[0].shape)  # a list, which the file alone does not tell
+    (2,)
+    """
+    if not isinstance(like, PackedNetwork | None):
+        raise TypeError(f"like must be a PackedNetwork, as PackedNetwork(weights, real), got {type(like).__name__}")
+    wanted = {} if like is None else _packed_leaves(like)
+    bits, text = _file.read(path, PackedNetwork, "packed network", _PACKED, None if like is None else _bits(like))
     try:
-        return Posterior(**_nested(leaves))
-    except TypeError:
-        return None
-
-
-def _nested(leaves: dict[str, jax.Array]) -> dict[str, PyTree]:
-    """The trees as dicts; natural and real have ``None`` where the other has a leaf."""
-    trees: dict[str, Any] = {}
+        network = _with_shapes(bits, json.loads(text["weights"]))
+        leaves = _packed_leaves(network)
+        said, true = (text.get("bit_order"), text.get("num_networks")), ("little", str(_num_networks(leaves)))
+        if said != true:
+            raise ValueError(f"bit_order and num_networks must be {true}, got {said}")
+    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"{path} is no packed network: {type(error).__name__}: {str(error)[:200]}") from None
     for name, leaf in leaves.items():
-        kind, *path = name.split("/")
-        kinds = ("natural", "real") if kind in ("natural", "real") else (kind,)
-        for other in kinds:
-            node, key = trees, other
-            for part in path:
-                node, key = node.setdefault(key, {}), part
-                if not isinstance(node, dict):
-                    raise TypeError(f"a leaf and a tree at {name}")
-            if isinstance(node.get(key), dict):
-                raise TypeError(f"a leaf and a tree at {name}")
-            node[key] = leaf if other == kind else node.get(key)
-    return trees
+        if jax.dtypes.canonicalize_dtype(leaf.dtype) != leaf.dtype:
+            raise ValueError(f"{path} has 64 bits in {name!r}: set jax_enable_x64 to read it")
+        like_it, it = (f"{x.dtype}{x.shape}" for x in (wanted.get(name, leaf), leaf))
+        if like_it != it:
+            raise ValueError(f"like must have the leaves of {path}: it has {like_it} at {name!r}, the file {it}")
+    return network
 
 
-def _header(content: bytes) -> dict[str, Any]:
-    """The header of a safetensors file: its length in 8 bytes, then JSON in which no name stands twice."""
-
-    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        if len(dict(pairs)) < len(pairs):
-            raise ValueError("a name stands twice in the header")
-        return dict(pairs)
-
-    return json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")], object_pairs_hook=once)
+def _bits(network: PackedNetwork) -> PackedNetwork:
+    """With arrays of bytes in place of packed leaves: a record as `_file` takes it."""
+    return network._replace(weights=jax.tree.map(lambda x: x.bits, network.weights, is_leaf=_is_packed))
 
 
-def _signed(content: bytes) -> bytes:
-    """The same file with its SHA-256, and its header in one order: safetensors has another in each process."""
-    entries = _header(content)
-    entries["__metadata__"]["sha256"] = _digest(content)
-    header = json.dumps(entries, sort_keys=True).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header + content[8 + int.from_bytes(content[:8], "little") :]
+def _with_shapes(bits: PackedNetwork, described: dict[str, Any]) -> PackedNetwork:
+    """With packed leaves in place of arrays of bytes, whose shapes and dtypes a file says by name."""
+    flat, treedef = jax.tree_util.tree_flatten_with_path(PackedNetwork(bits.weights))
+    leaves = {path_name(path): leaf for path, leaf in flat}
+    if set(described) != set(leaves):
+        raise ValueError(f"weights are {sorted(leaves)}, described are {sorted(described)}")
+
+    def packed(leaf: jax.Array, shape: list[int], dtype: str) -> Packed:
+        if not all(type(n) is int and n >= 0 for n in shape) or not jnp.issubdtype(dtype, jnp.floating):
+            raise ValueError(f"weights must have shapes and floating-point dtypes, got {dtype}{shape}")
+        return Packed(leaf, tuple(shape), jnp.dtype(dtype))
+
+    weights = [packed(leaf, **described[name]) for name, leaf in leaves.items()]
+    return bits._replace(weights=jax.tree.unflatten(treedef, weights).weights)
 
 
-def _digest(content: bytes) -> str:
-    """SHA-256 of a safetensors file without the one that lies in it."""
-    header = _header(content)
-    header["__metadata__"].pop("sha256", None)
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    digest.update(content[8 + int.from_bytes(content[:8], "little") :])
-    return digest.hexdigest()
+def _packed_leaves(network: PackedNetwork) -> dict[str, Packed]:
+    """The leaves of its weights by the names that their bytes have in a file."""
+    flat = jax.tree_util.tree_leaves_with_path(PackedNetwork(network.weights), is_leaf=_is_packed)
+    for path, leaf in flat:
+        if not _is_packed(leaf):
+            raise TypeError(
+                f"weights must be packed, as pack does it, got {type(leaf).__name__} at {path_name(path)!r}"
+            )
+    return {path_name(path): leaf for path, leaf in flat}
+
+
+def _num_networks(leaves: dict[str, Packed]) -> int:
+    """S, or 1 of a single network; raises ValueError for leaves whose bytes are not those of their shapes."""
+    if not leaves:
+        raise ValueError("weights must have at least one packed leaf, got none")
+    for name, leaf in leaves.items():
+        num_bytes, shape = -(-math.prod(leaf.shape) // 8), leaf.bits.shape
+        if leaf.bits.dtype != jnp.uint8 or shape[-1:] != (num_bytes,) or len(shape) > 2 or shape[:-1] == (0,):
+            raise ValueError(
+                f"weights must have uint8 [{num_bytes}] or [networks, {num_bytes}] for the shape {leaf.shape}, "
+                f"got {leaf.bits.dtype}{shape} at {name!r}"
+            )
+    if len(shapes := {leaf.bits.shape[:-1] for leaf in leaves.values()}) > 1:
+        raise ValueError(f"weights must have one number of networks in all leaves, got {sorted(shapes)}")
+    return math.prod(shapes.pop())
+
+
+def _is_packed(node: Any) -> bool:
+    return isinstance(node, Packed)

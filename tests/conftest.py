@@ -24,7 +24,7 @@ jax.config.update("jax_default_matmul_precision", "highest")
 
 # The tests of the library: those that have the name of one of its modules, and those of several.
 LIBRARY = {path.stem.strip("_") for path in (Path(__file__).parents[1] / "bbinn_jax").glob("*.py")}
-LIBRARY |= {"claims", "errors", "optimizers", "trajectories"}
+LIBRARY |= {"claims", "errors", "exported", "optimizers", "saving_packed", "trajectories"}
 # Where optax promotes dtypes, in its bias correction: there test_nothing_is_promoted_in_silence tests what is ours.
 PROMOTING = {"bayesbinn", "claims", "nnx", "optimizers", "pmf", "trajectories"}
 

@@ -13,7 +13,7 @@ import bbinn_jax as bb
 from experiments.common import checkpoints, data
 from experiments.continual_learning import tasks
 from experiments.continual_learning.__main__ import main
-from experiments.continual_learning.learner import load_network
+from experiments.continual_learning.learner import load_network, load_packed
 from experiments.continual_learning.presets import METHODS
 from experiments.continual_learning.summary import show
 from tests import commands
@@ -50,9 +50,11 @@ def test_run_folder_holds_config_metrics_checkpoint_network_and_figures(quick_ru
     _, out = quick_run
     assert sorted(path.name for path in out.iterdir()) == [
         "checkpoints",
+        "committee-0.packed.safetensors",
         "config.json",
         "figure.png",
         "metrics.jsonl",
+        "network-0.packed.safetensors",
         "network-0.safetensors",
         "results.json",
         "weights.png",
@@ -177,10 +179,18 @@ def test_a_network_is_loaded_as_it_was_tested(run_of, batch_norm):
         mean = bb.posterior_predictive(apply_fn, kept.natural, tasks.keys(3)[2], test.images, num_samples=5)
         accuracy = np.mean(np.argmax(mean.probabilities, axis=1) == test.labels)
         assert accuracy == pytest.approx(results["accuracy_matrix_mean"][-1][task - 1], abs=0.003)
+        packed = load_packed(out / "network-3.packed.safetensors", task).predict(test.images)
+        accuracy = np.mean(np.argmax(packed.probabilities, axis=1) == test.labels)
+        assert accuracy == pytest.approx(results["accuracy_matrix_mode"][-1][task - 1], abs=0.003)
+        drawn = bb.posterior_predictive(apply_fn, kept.natural, tasks.keys(3)[2], test.images, num_samples=16)
+        committee = load_packed(out / "committee-3.packed.safetensors", task).predict(test.images)
+        np.testing.assert_allclose(committee.probabilities, drawn.probabilities, atol=1e-4)
         scale = kept.config["input_std"], kept.config["input_mean"]
         assert scale == (data.load("digits").std.tolist(), data.load("digits").mean.tolist())
     with pytest.raises(ValueError, match="task must be from 1 to 3, got 4"):
         load_network(out / "network-3.safetensors", 4)
+    with pytest.raises(ValueError, match="task must be from 1 to 3, got 0"):
+        load_packed(out / "network-3.packed.safetensors", 0)
 
 
 def test_a_single_task_forgets_nothing_and_says_so(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """The main job from its command line: what it writes, what it reaches, what it refuses."""
 
 import json
+from functools import partial
 
 import jax
 import numpy as np
@@ -11,7 +12,7 @@ from sklearn.model_selection import train_test_split
 
 import bbinn_jax as bb
 from experiments.common import data, reading, runs
-from experiments.common.classifier import load_network
+from experiments.common.classifier import load_network, load_packed
 from experiments.common.image_config import Config
 from experiments.image_classification.__main__ import main
 from tests.commands import assert_flat_and_on_disk, content_of, optimized, read_metrics
@@ -63,12 +64,39 @@ def test_run_folder_holds_config_metrics_and_figure(digits_run):
     names = sorted(path.name for path in out.iterdir())
     assert names == [
         "checkpoints",
+        "committee-0.packed.safetensors",
         "config.json",
         "figure.png",
         "metrics.jsonl",
+        "network-0.packed.safetensors",
         "network-0.safetensors",
         "results.json",
     ]
+
+
+def test_packed_files_have_the_numbers_of_the_run_and_need_no_training_images(digits_run):
+    """Of the mode those of the results; the committee is the first 16 networks of the mean."""
+    results, out = digits_run
+    test = data.load("digits").test
+    predictions = {
+        name: jax.jit(load_packed(out / f"{name}-0.packed.safetensors").predict)(test.images)
+        for name in ("network", "committee")
+    }
+    p = predictions["network"].probabilities
+    assert float(bb.metrics.accuracy(p, test.labels)) == results["test_accuracy_mode"]
+    nll = float(bb.metrics.negative_log_likelihood(p, test.labels))
+    assert nll == pytest.approx(results["test_nll_mode"], rel=1e-6)
+    posterior, apply_fn, *_ = load_network(out / "network-0.safetensors")
+    key = jax.random.split(jax.random.key(0), 3)[2]
+    mean = jax.jit(partial(bb.posterior_predictive, apply_fn, num_samples=16, chunk_size=1))
+    expected = mean(posterior.natural, key, test.images)
+    for a, b in zip(predictions["committee"], expected, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+    committee = bb.load_packed(out / "committee-0.packed.safetensors")
+    mean = committee.batch_stats["BatchNorm_0"]["mean"]
+    assert mean.shape[0] == 16 and np.all(np.std(mean, axis=0).max() > 0.1)
+    size = (out / "network-0.packed.safetensors").stat().st_size
+    assert size < 37_504 + 4 + 2 * 4 * (512 + 512 + 10) + 4_000  # bits, scale, statistics, header
 
 
 @pytest.mark.parametrize(
@@ -82,6 +110,9 @@ def test_numbers_of_the_results_come_back_from_a_kept_network(tmp_path, digits_r
     out = tmp_path / "run" if settings else digits_run[1]
     results = reading.read(out).results
     for run in results.get("runs", [results]):
+        lives = (run["posterior_entropy_bits_per_weight"] or 0) >= 0.01  # narrow networks saturate at that rate
+        assert (out / f"network-{run['seed']}.packed.safetensors").exists()
+        assert (out / f"committee-{run['seed']}.packed.safetensors").exists() == lives
         posterior, apply_fn, preprocess, _ = load_network(out / f"network-{run['seed']}.safetensors")
         test = data.load("digits").test
         pixels = np.asarray(test.images) * posterior.config["input_std"] + posterior.config["input_mean"]

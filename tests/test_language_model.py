@@ -16,7 +16,7 @@ import bbinn_jax as bb
 from experiments.common import checkpoints
 from experiments.language_model import answers
 from experiments.language_model import text as texts
-from experiments.language_model.__main__ import load_network, main
+from experiments.language_model.__main__ import load_network, load_packed, main
 from experiments.language_model.text import Vocabulary, repeated_share, split, windows, without_repeats
 from experiments.language_model.transformer import Network, Shape
 from tests.commands import (
@@ -169,6 +169,9 @@ def test_bits_per_character_are_those_of_an_oracle(run, file):
         bits += list(-np.log2(p[np.arange(16), following]))
     assert np.mean(bits) == pytest.approx(results["test_bits_per_character_mode"], rel=1e-4)
     logits = apply_fn(bb.mode(posterior.natural), jnp.asarray(symbols[:16])[None])
+    packed, _ = load_packed(out / "network-0.packed.safetensors")
+    answer = packed.predict(jnp.asarray(symbols[:16])[None]).probabilities
+    np.testing.assert_allclose(answer, jax.nn.softmax(logits), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(jax.nn.softmax(logits), oracle(params, symbols[:16], heads=2), rtol=1e-3, atol=1e-6)
 
 

@@ -4,7 +4,9 @@ import json
 from functools import partial
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 import bbinn_jax as bb
@@ -69,7 +71,7 @@ def test_resume_of_a_folder_without_a_run_starts_one(tmp_path, module, kind):
 
 @pytest.mark.parametrize("module", RESUMABLE, ids=name_of)
 @pytest.mark.parametrize(
-    "name", ["results.json", "metrics.jsonl", "figure.png", "network-0.safetensors", "checkpoints", "networks"]
+    "name", ["results.json", "metrics.jsonl", "figure.png", "network-0.packed.safetensors", "checkpoints", "networks"]
 )
 def test_resume_of_a_run_with_a_folder_for_a_file_is_refused(tmp_path, capsys, module, name):
     arguments, started = [*COMMANDS[module], "--resume", "--out", str(tmp_path / "run")], []
@@ -147,6 +149,34 @@ def test_a_folder_is_refused_with_the_networks_in_it(tmp_path):
         save(tmp_path, "two_moons", name)
     with pytest.raises(IsADirectoryError, match=r"which has network-0\.safetensors, network-ste-0\.safetensors$"):
         two_moons.load_network(tmp_path)
+
+
+@pytest.mark.parametrize("natural, lives", [(0.0, True), (3.5, True), (3.8, False), (20.0, False)])
+def test_a_committee_is_kept_of_a_posterior_that_lives(tmp_path, natural, lives):
+    """Of lambda = 3.5 the entropy is 0.0105 bits a weight, of 3.8 it is 0.0062. Without draws there is none."""
+    config = {"input_mean": [0.0], "input_std": [1.0]}
+    network = bb.Posterior({"kernel": jnp.full((3, 3), natural)}, None, {"mean": jnp.arange(2.0)}, config)
+    draw = partial(kept.committee, lambda w: {"mean": jnp.sum(w["kernel"])}, jax.random.key(0), network.natural)
+    for name, of in (("0", draw), ("1", None)):
+        packed = kept.packed(network.natural, network.batch_stats, of)
+        kept.save(tmp_path, name, "mine", network, packed)
+    kinds = ["committee-0"] * lives + ["network-0", "network-1"]
+    assert sorted(x.name for x in tmp_path.glob("*.packed.*")) == [f"{x}.packed.safetensors" for x in kinds]
+    mode = kept.load_packed(tmp_path / "network-0.packed.safetensors", "mine")
+    np.testing.assert_array_equal(bb.unpack(mode.weights)["kernel"], bb.mode(network.natural)["kernel"])
+    np.testing.assert_array_equal(mode.batch_stats["mean"], [0, 1])
+    if lives:
+        drawn = kept.load_packed(tmp_path / "committee-0.packed.safetensors", "mine")
+        weights = bb.unpack(drawn.weights)["kernel"]
+        expected = jax.vmap(bb.sample, (0, None))(jax.random.split(jax.random.key(0), 16), network.natural)["kernel"]
+        np.testing.assert_array_equal(weights, expected)
+        np.testing.assert_array_equal(drawn.batch_stats["mean"], weights.sum((1, 2)))
+    with pytest.raises(ValueError, match=r"packed.safetensors must be a network of two_moons, got one of mine$"):
+        two_moons.load_packed(tmp_path / "network-0.packed.safetensors")
+    inside = ", ".join(f"{x}.packed.safetensors" for x in kinds)
+    wanted = rf"a network-SEED\.packed\.safetensors, got the folder .*, which has {inside}$"
+    with pytest.raises(IsADirectoryError, match=wanted):
+        two_moons.load_packed(tmp_path)
 
 
 @pytest.mark.parametrize("path", [".", "", "folder"])

@@ -318,8 +318,13 @@ def test_outputs_of_another_kind_are_refused_in_one_line(predict, apply_fn, erro
     assert "\n" not in str(caught.value)
 
 
+def by_committee(apply_fn, natural, key, inputs, *, num_samples, chunk_size=1):
+    return bb.committee_predictive(apply_fn, bb.sample_packed(key, natural, num_samples), inputs, chunk_size=chunk_size)
+
+
 PREDICTIVES = {
     "posterior": (bb.posterior_predictive, lambda w, x: x @ w),
+    "committee": (by_committee, lambda w, x: x @ w),
     "logit average": (bb.logit_average_predictive, lambda w, x: x @ w),
     "bernoulli": (bb.bernoulli_predictive, lambda w, x: x @ w),
     "gaussian": (bb.gaussian_predictive, lambda w, x: (x @ w, jnp.abs(x[:, :1]))),
@@ -382,3 +387,73 @@ def test_predictions_of_an_exported_program_come_back(name, key):
 def test_gaussian_predictive_takes_an_integer_for_the_noise(key):
     p = bb.gaussian_predictive(lambda w, x: (x @ w, 1), MATRIX, key, INPUTS, num_samples=2)
     np.testing.assert_array_equal(p.aleatoric_std, np.ones((5, 3)))
+
+
+# Committees -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("chunk_size", [1, 3, 7])
+def test_committee_predicts_what_the_posterior_does_to_the_bit(chunk_size, key):
+    committee = bb.sample_packed(key, NATURAL, 7)
+    predict_by_committee = jax.jit(partial(bb.committee_predictive, apply_fn, chunk_size=chunk_size))
+    for a, b in zip(predict_by_committee(committee, X), predict(7, key, chunk_size), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_each_network_of_a_committee_has_its_own_beside_its_weights(key):
+    """Statistics of batch norms, as their arrays have the axis of networks too; and weights that are not packed."""
+    committee = bb.sample_packed(key, NATURAL, 5)
+    shifts = jnp.arange(15.0).reshape(5, 3)
+
+    def shifted(network, x):
+        weights, shift = network
+        return apply_fn(weights, x) + shift[None]
+
+    weights = bb.unpack(committee)
+    p = np.mean(
+        [jax.nn.softmax(shifted((jax.tree.map(lambda w, s=s: w[s], weights), shifts[s]), X)) for s in range(5)],
+        axis=0,
+    )
+    for network in (committee, weights):
+        prediction = bb.committee_predictive(shifted, (network, shifts), X)
+        np.testing.assert_allclose(prediction.probabilities, p, rtol=1e-5)
+
+
+def test_memory_of_a_committee_that_predicts_does_not_grow_with_it(key):
+    """Its bits are an argument, and not copied: 200 networks more take as much but for their indices."""
+    natural = {"a": np.zeros((50, 400), np.float32), "b": np.zeros((400, 2), np.float32)}
+
+    def temporary_bytes(num_samples):
+        committee = jax.eval_shape(lambda: bb.sample_packed(key, natural, num_samples))
+        predict = jax.jit(partial(bb.committee_predictive, lambda w, x: jnp.tanh(x @ w["a"]) @ w["b"]))
+        return predict.lower(committee, np.ones((5, 50), np.float32)).compile().memory_analysis().temp_size_in_bytes
+
+    few, many = temporary_bytes(20), temporary_bytes(220)
+    assert few > 4 * 20_800
+    assert many - few < 200 * 20
+
+
+ONE = jax.tree.map(lambda x: x[0], bb.sample_packed(jax.random.key(0), NATURAL, 1))
+
+
+@pytest.mark.parametrize(
+    "committee, chunk_size, error, message",
+    [
+        (ONE, 1, ValueError, r"uint8 \[networks, bytes\], got shape \(1,\) at 'a'"),
+        (
+            (bb.sample_packed(jax.random.key(0), NATURAL, 4), jnp.ones(3)),
+            1,
+            ValueError,
+            r"got shape .3,. at '1' ",
+        ),
+        ((jnp.ones(()),), 1, ValueError, r"got shape \(\) at '0'"),
+        (jnp.ones((0, 3)), 1, ValueError, r"got shape \(0, 3\)"),
+        ({}, 1, ValueError, "committee must have at least one leaf, got {}"),
+        (jnp.ones((2, 3)), 0, ValueError, "chunk_size must be an integer >= 1, got 0"),
+        (jnp.ones((2, 3)), None, TypeError, "chunk_size must be an integer, got None"),
+    ],
+)
+def test_what_is_no_committee_is_refused_in_one_line(committee, chunk_size, error, message):
+    with pytest.raises(error, match=message) as caught:
+        bb.committee_predictive(lambda w, x: x, committee, jnp.ones((2, 3)), chunk_size=chunk_size)
+    assert "\n" not in str(caught.value)

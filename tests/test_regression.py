@@ -11,7 +11,7 @@ import bbinn_jax as bb
 from experiments.common import networks
 from experiments.regression import data as pairs
 from experiments.regression.__main__ import Config, main
-from experiments.regression.model import load_network, normalised
+from experiments.regression.model import load_network, load_packed, normalised
 from tests.commands import (
     assert_finished_run_stays,
     assert_flat_and_on_disk,
@@ -79,7 +79,9 @@ def test_run_folder_holds_config_metrics_and_a_figure(quick_run):
         "config.json",
         "figure.png",
         "metrics.jsonl",
+        "network-0.packed.safetensors",
         "network-0.safetensors",
+        "network-ste-0.packed.safetensors",
         "network-ste-0.safetensors",
         "results.json",
     ]
@@ -98,13 +100,26 @@ def test_numbers_of_the_results_come_back_from_a_kept_network(quick_run):
     inputs = preprocess(data.test_inputs)
     keys = jax.random.split(jax.random.split(jax.random.key(0))[1], posterior.config["eval_samples"])
     drawn = [curve(bb.sample(key, posterior.natural), inputs) for key in keys]
-    ste = load_network(out / "network-ste-0.safetensors").posterior.natural
-    curves = {"mode": curve(bb.mode(posterior.natural), inputs), "ste": curve(bb.mode(ste), inputs)}
+    curves = {"mode": curve(bb.mode(posterior.natural), inputs)}
+    for name, seed in (("mode", "0"), ("ste", "ste-0")):
+        network, packed_curve, *_ = load_packed(out / f"network-{seed}.packed.safetensors")
+        curves[name] = packed_curve((bb.unpack(network.weights), network.batch_stats), inputs)
     (mean,), (std,) = posterior.config["target_mean"], posterior.config["target_std"]
     assert (mean, std) == (pytest.approx(np.mean(data.targets)), pytest.approx(np.std(data.targets)))
     for name, predicted in (curves | {"mean": np.mean(drawn, axis=0)}).items():
         error = np.asarray(predicted, np.float64) * std + mean - data.test_targets
         assert np.sqrt(np.mean(error**2)) / std == pytest.approx(results[f"test_rmse_{name}"], rel=1e-4)
+
+
+def test_the_committee_of_a_posterior_that_lives_is_of_the_networks_of_its_key(tuned_run):
+    _, out = tuned_run
+    posterior, curve, *_ = load_network(out / "network-2.safetensors")
+    network, packed_curve, *_ = load_packed(out / "committee-2.packed.safetensors")
+    third = jax.tree.map(lambda x: x[2], (bb.unpack(network.weights), network.batch_stats))
+    keys = jax.random.split(jax.random.split(jax.random.key(2))[1], 16)
+    inputs = np.linspace(-2, 2, 9, dtype=np.float32)
+    expected = curve(bb.sample(keys[2], posterior.natural), inputs)
+    np.testing.assert_allclose(packed_curve(third, inputs), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_same_seed_same_run_and_another_seed_another(tmp_path, quick_run):

@@ -163,6 +163,9 @@ def test_overwrite_leaves_nothing_of_the_old_run_and_all_else(finished, tmp_path
     for name in (
         "weights.png",
         "network-7.safetensors",
+        "network-7.packed.safetensors",
+        "committee-7.packed.safetensors",
+        "committee-7.packed.safetensors.12.unfinished",
         "network-7.safetensors.12.unfinished",
         "metrics.jsonl.partial",
     ):

@@ -18,7 +18,7 @@ import safetensors.flax
 from flax import nnx
 
 import bbinn_jax as bb
-from bbinn_jax import saving
+from bbinn_jax import _file, saving
 from tests.trees import assert_equal_to_the_bit
 
 INPUTS = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
@@ -334,9 +334,9 @@ def test_a_bare_tree_is_no_posterior(tmp_path):
 def crafted(path, metadata, names=("natural/w",)):
     """A file whose digest is right, with other text or names in it."""
     leaves = {name: jnp.ones(2) for name in names}
-    text = {"format": saving._FORMAT, "config": "null"} | metadata
+    text = {"format": saving._POSTERIOR, "config": "null"} | metadata
     text = {name: value for name, value in text.items() if value is not None}
-    text["sha256"] = saving._digest(safetensors.flax.save(leaves, text))
+    text["sha256"] = _file._digest(safetensors.flax.save(leaves, text))
     path.write_bytes(safetensors.flax.save(leaves, text))
     return path
 

@@ -52,7 +52,9 @@ def ended(process):
 
 
 def test_epoch_on_several_devices_equals_that_on_one():
-    code = "from tests import test_sharding as t; t.check_noise(); t.check_epochs()"
+    code = (
+        "from tests import test_packing as p, test_sharding as t; p.check_sharded(); t.check_noise(); t.check_epochs()"
+    )
     returncode, _, error = ended(start(4, "-c", code))
     assert returncode == 0, error
 

@@ -13,7 +13,7 @@ import bbinn_jax as bb
 from experiments.common import runs
 from experiments.two_moons.__main__ import Config, main
 from experiments.two_moons.data import moons
-from experiments.two_moons.model import load_network
+from experiments.two_moons.model import load_network, load_packed
 from tests.commands import (
     assert_finished_run_stays,
     assert_flat_and_on_disk,
@@ -75,10 +75,13 @@ def test_results_are_flat_but_for_their_config_complete_and_on_disk(paper_run):
 def test_run_folder_holds_config_metrics_and_a_figure(quick_run):
     _, out = quick_run
     assert sorted(path.name for path in out.iterdir()) == [
+        "committee-0.packed.safetensors",
         "config.json",
         "figure.png",
         "metrics.jsonl",
+        "network-0.packed.safetensors",
         "network-0.safetensors",
+        "network-ste-0.packed.safetensors",
         "network-ste-0.safetensors",
         "results.json",
     ]
@@ -101,8 +104,13 @@ def test_numbers_of_the_results_come_back_from_a_kept_network(quick_run):
     predictions = {
         "mode": bb.mode_predictive(apply_fn, natural, points),
         "mean": bb.posterior_predictive(apply_fn, natural, key, points, num_samples=posterior.config["eval_samples"]),
-        "ste": bb.mode_predictive(apply_fn, load_network(out / "network-ste-0.safetensors").posterior.natural, points),
+        "ste": load_packed(out / "network-ste-0.packed.safetensors").predict(points),
     }
+    packed = load_packed(out / "network-0.packed.safetensors").predict(points)
+    np.testing.assert_allclose(packed.probabilities, predictions["mode"].probabilities, rtol=1e-5)
+    drawn = bb.posterior_predictive(apply_fn, natural, key, points, num_samples=16)
+    committee = load_packed(out / "committee-0.packed.safetensors").predict(points)
+    np.testing.assert_allclose(committee.mutual_information, drawn.mutual_information, rtol=1e-3, atol=1e-5)
     for name, predicted in predictions.items():
         p = np.asarray(predicted.probabilities, np.float64)
         assert np.mean(p.argmax(1) == test.labels) == pytest.approx(results[f"test_accuracy_{name}"], abs=1e-6)

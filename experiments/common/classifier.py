@@ -119,6 +119,23 @@ def load_network(path: str | Path, dataset: data.Dataset | None = None) -> predi
     return prediction.Network(posterior, apply_fn, prediction.preprocessing(known), held_back)
 
 
+def load_packed(path: str | Path) -> prediction.Packed:
+    """The mode, or a committee, that a run has kept at one bit a weight, as it was tested.
+
+    It needs no images: the file has the statistics that the batch norms of each network predict with. The networks of
+    a committee are drawn with ``jax.random.split(jax.random.key(seed), 3)[2]``.
+
+    Args:
+        path: network-SEED.packed.safetensors or committee-SEED.packed.safetensors of a run folder.
+
+    Raises:
+        ValueError, OSError: what `kept.load_packed` refuses.
+    """
+    network = kept.load_packed(path, EXPERIMENT)
+    model = networks.Network(of_flat(Config, network.config).network, network.config["num_classes"])
+    return prediction.packed(network, model)
+
+
 def fit(config: Any, prepared: Prepared, out: Path) -> Fitted:
     """Trains and keeps the networks of all seeds."""
     problem, dataset, index, mesh, _, unit, *_ = prepared
@@ -144,7 +161,7 @@ def fit(config: Any, prepared: Prepared, out: Path) -> Fitted:
         "eval_samples": eval_samples(config),
     }
     last = [{name: x for name, x in line.items() if name != "epoch"} for line in progress.history[-len(seeds) :]]
-    keep(config, prepared, states, out)
+    keep(config, prepared, states, keys[2], out)
     return Fitted(states, keys[2], [common | line for line in last], progress.history)
 
 
@@ -192,16 +209,25 @@ def scores(predictions: Any, dataset: data.Dataset, validation: jax.Array) -> di
     return scored
 
 
-def keep(config: Any, prepared: Prepared, states: training.State, out: Path) -> None:
-    """Writes network-SEED.safetensors for each seed."""
+def keep(config: Any, prepared: Prepared, states: training.State, keys: jax.Array, out: Path) -> None:
+    """Writes network-SEED.safetensors for each seed, and beside it what is packed; the keys draw the committees."""
     problem, dataset, index, *_ = prepared
     statistics = jax.jit(partial(prediction.statistics, problem.model))
+
+    @jax.jit
+    def draw(state: training.State, key: jax.Array, reference: jax.Array) -> kept.Packed:
+        of_one = partial(prediction.statistics, problem.model, state, reference=reference)
+        return kept.committee(of_one, key, state.params[0])
+
     for i in range(config.seeds):
         state, reference = prediction.part(states, i), dataset.train.images[index.reference[i]]
         batch_stats = statistics(state, prediction.shipped(problem.method, state), reference)
-        fields = runs.kept_config(config, config.seed + i, dataset.mean, dataset.std) | dict(prepared.kept)
+        fields = runs.kept_config(config, config.seed + i, dataset.mean, dataset.std)
+        fields |= {"num_classes": dataset.num_classes} | dict(prepared.kept)
         network = bb.Posterior(state.params[0], state.params[1], batch_stats, fields)
-        kept.save(out, config.seed + i, prepared.experiment, network)
+        drawn = partial(draw, state, keys[i], reference) if problem.method.is_posterior else None
+        packed = kept.packed(state.params[0], batch_stats, drawn) if problem.method.is_binary else {}
+        kept.save(out, config.seed + i, prepared.experiment, network, packed)
 
 
 def train(

@@ -11,6 +11,7 @@ settings, its key and its data alone.
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -169,6 +170,8 @@ def run(
 ) -> Trained:
     """Trains, and writes metrics.jsonl, network-SEED.safetensors (the posterior) and network-ste-SEED.safetensors.
 
+    Both have their mode packed beside them, and a posterior that lives a committee.
+
     Args:
         settings: kept as the files' config.
         fit: what `fit` made.
@@ -185,8 +188,11 @@ def run(
     write_metrics(out, posterior, ste)
     config = runs.kept_config(settings, settings.seed, 0.0, 1.0)
     config |= {name: np.ravel(value).tolist() for name, value in (scales or {}).items()}
-    for name, trained in (("", posterior), ("ste-", ste)):
-        kept.save(out, f"{name}{settings.seed}", experiment, bb.Posterior(trained.params, None, statistics, config))
+    draw = partial(kept.committee, lambda _: statistics, sample_key, posterior.params)
+    for name, trained, drawn in (("", posterior, draw), ("ste-", ste, None)):
+        network = bb.Posterior(trained.params, None, statistics, config)
+        packed = kept.packed(trained.params, statistics, drawn)
+        kept.save(out, f"{name}{settings.seed}", experiment, network, packed)
     results = {
         "method": "bayesbinn",
         "steps": settings.steps,
@@ -249,6 +255,24 @@ def load_network(
     posterior = kept.load(path, experiment)
     apply_fn = make(networks.TanhMLP(tuple(posterior.config["hidden"])), posterior)
     return prediction.Network(posterior, apply_fn, prediction.preprocessing(posterior.config, np.float64))
+
+
+def load_packed(
+    path: str | Path, experiment: str, make: Callable[[networks.TanhMLP, bb.PackedNetwork], bb.ApplyFn]
+) -> prediction.Packed:
+    """The mode or the committee that `run` has kept; ``make(model, network)`` gives ``apply_fn(weights, inputs)``.
+
+    Raises:
+        ValueError, OSError: what `kept.load_packed` refuses.
+    """
+    network = kept.load_packed(path, experiment)
+    model = networks.TanhMLP(tuple(network.config["hidden"]))
+
+    def apply_fn(weights_and_statistics: Any, inputs: jax.Array) -> jax.Array:
+        weights, statistics = weights_and_statistics
+        return make(model, network._replace(batch_stats=statistics))(weights, inputs)
+
+    return prediction.Packed(network, apply_fn, prediction.preprocessing(network.config, np.float64))
 
 
 def predict(trained: Trained, of_mode: Callable[..., Any], of_drawn: Callable[..., Any], inputs: Any) -> dict[str, Any]:

@@ -37,6 +37,28 @@ class Network(NamedTuple):
     held_back: Any = None
 
 
+class Packed(NamedTuple):
+    """The mode or a committee that a run has kept at one bit a weight, ready to predict without training images.
+
+    Attributes:
+        network: what its file holds.
+        apply_fn: ``apply_fn((weights, batch_stats), inputs)`` gives the output of one network, whose weights are
+            unpacked. `bbinn_jax.committee_predictive` takes it with ``(network.weights, network.batch_stats)``.
+        preprocess: makes inputs of what was measured, as in `Network`.
+    """
+
+    network: bb.PackedNetwork
+    apply_fn: bb.ApplyFn
+    preprocess: Callable[[Any], jax.Array]
+
+    def predict(self, inputs: Any) -> bb.Prediction:
+        """What the mode, or the committee, says of inputs; its output must be logits."""
+        weights, batch_stats = self.network.weights, self.network.batch_stats
+        if jax.tree.leaves(weights)[0].ndim == 2:
+            return bb.committee_predictive(self.apply_fn, (weights, batch_stats), inputs)
+        return bb.mode_predictive(lambda w, x: self.apply_fn((w, batch_stats), x), bb.unpack(weights), inputs)
+
+
 def preprocessing(config: dict[str, Any], dtype: Any = np.float32) -> Callable[[Any], jax.Array]:
     """Standardizes inputs as those of training were, given the config of a kept network."""
     mean, std = (np.asarray(config[name], dtype) for name in ("input_mean", "input_std"))
@@ -72,6 +94,17 @@ def network(model: Any, state: State, reference: jax.Array, batch_size: int = 10
         return logits.reshape(-1, logits.shape[-1])
 
     return apply_fn
+
+
+def packed(kept: bb.PackedNetwork, model: Any) -> Packed:
+    """A packed network of a model, whose inputs are scaled as its config says."""
+
+    def apply_fn(weights_and_statistics: Any, inputs: jax.Array) -> jax.Array:
+        weights, batch_stats = weights_and_statistics
+        state = kept_state(bb.Posterior(weights, kept.real, batch_stats))
+        return network(model, state, jnp.zeros(0))(weights, inputs)
+
+    return Packed(kept, apply_fn, preprocessing(kept.config))
 
 
 def statistics(model: Any, state: State, weights: Any, reference: jax.Array, batch_size: int = 1000) -> Any:

@@ -44,7 +44,7 @@ def prepare(config: Config) -> Prepared:
     dataset = load(config)
     plan = methods.Plan(len(dataset.train.labels), config.batch_size, config.epochs)
     method = methods.make(config.method, config.real_learning_rate, plan)
-    return Prepared(training.Problem(method, make_network(config, dataset), config.batch_size), dataset)
+    return Prepared(training.Problem(method, make_network(config, dataset.num_classes), config.batch_size), dataset)
 
 
 def load(config: Config) -> data.Dataset:
@@ -62,10 +62,10 @@ def load(config: Config) -> data.Dataset:
     return dataset._replace(train=train, test=test)
 
 
-def make_network(config: Config, dataset: data.Dataset) -> networks.Network:
+def make_network(config: Config, num_classes: int) -> networks.Network:
     """The network that a config describes."""
     norm: Any = config.batch_norm if config.batch_norm in ("none", "layer") else "batch"
-    return networks.Network(dataclasses.replace(config.network, norm=norm), dataset.num_classes)
+    return networks.Network(dataclasses.replace(config.network, norm=norm), num_classes)
 
 
 def load_network(path: str | Path, task: int) -> tuple[bb.Posterior, bb.ApplyFn, data.Split]:
@@ -90,9 +90,32 @@ def load_network(path: str | Path, task: int) -> tuple[bb.Posterior, bb.ApplyFn,
     dataset = load(config)
     orders = tasks.permutations(config.seed, config.tasks, dataset.test.images.shape[1])
     learned = tasks.Learned(prediction.kept_state(posterior), posterior.batch_stats, orders)
-    model = make_network(config, dataset)
+    model = make_network(config, dataset.num_classes)
     apply_fn = programs.make_apply_fn(config, model, dataset.train.images, learned, task - 1)
     return posterior, apply_fn, dataset.test._replace(images=dataset.test.images[:, orders[task - 1]])
+
+
+def load_packed(path: str | Path, task: int) -> prediction.Packed:
+    """The mode, or a committee, that a run has kept at one bit a weight, as it was tested on one of the run's tasks.
+
+    It needs no images. Those that it predicts of have their pixels in the order of the task, see `load_network`.
+
+    Args:
+        path: network-SEED.packed.safetensors or committee-SEED.packed.safetensors of a run folder.
+        task: counted from 1.
+
+    Raises:
+        ValueError, OSError: no such task, or what `kept.load_packed` refuses.
+    """
+    network = kept.load_packed(path, EXPERIMENT)
+    config = of_flat(Config, network.config)
+    if not 1 <= task <= config.tasks:
+        raise ValueError(f"task must be from 1 to {config.tasks}, got {task!r}")
+    if config.batch_norm in ("per-task", "reestimated"):
+        axis = jax.tree.leaves(network.weights)[0].ndim - 1  # after that of a committee
+        of_task = jax.tree.map(lambda x: x.take(task - 1, axis), network.batch_stats)
+        network = network._replace(batch_stats=of_task)
+    return prediction.packed(network, make_network(config, network.config["num_classes"]))
 
 
 def run(config: Config, prepared: Prepared, out: Path) -> dict[str, Any]:
@@ -129,17 +152,28 @@ def run(config: Config, prepared: Prepared, out: Path) -> dict[str, Any]:
         "curve_samples": programs.curve_samples(config),
     }
     of_seeds = [[line for line in outcome.progress.history if line["seed"] == seed] for seed in seeds]
-    keep(config, dataset, outcome.learned, out)
+    keep(config, prepared, outcome.learned, keys[2], out)
     return runs.summary([common | summary.results_of(lines) for lines in of_seeds])
 
 
-def keep(config: Config, dataset: data.Dataset, learned: tasks.Learned, out: Path) -> None:
-    """Writes network-SEED.safetensors for each seed."""
+def keep(config: Config, prepared: Prepared, learned: tasks.Learned, keys: jax.Array, out: Path) -> None:
+    """Writes network-SEED.safetensors for each seed, and beside it what is packed; the keys draw the committees."""
+    problem, dataset = prepared
+    statistics = jax.jit(partial(programs.statistics, config, problem.model, dataset.train.images))
+
+    @jax.jit
+    def draw(learned: tasks.Learned, key: jax.Array) -> kept.Packed:
+        return kept.committee(partial(statistics, learned), key, learned.state.params[0])
+
     for i in range(config.seeds):
-        state, statistics, _ = prediction.part(learned, i)
-        batch_stats = statistics if config.batch_norm == "per-task" else state.batch_stats
+        of_seed = prediction.part(learned, i)
+        (natural, real), *_ = state = of_seed.state
+        batch_stats = of_seed.statistics if config.batch_norm == "per-task" else state.batch_stats
         fields = runs.kept_config(config, config.seed + i, dataset.mean, dataset.std)
-        kept.save(out, config.seed + i, EXPERIMENT, bb.Posterior(state.params[0], state.params[1], batch_stats, fields))
+        fields |= {"num_classes": dataset.num_classes}
+        drawn = partial(draw, of_seed, keys[i]) if problem.method.is_posterior else None
+        packed = kept.packed(natural, statistics(of_seed, bb.mode(natural)), drawn) if problem.method.is_binary else {}
+        kept.save(out, config.seed + i, EXPERIMENT, bb.Posterior(natural, real, batch_stats, fields), packed)
 
 
 def train(config: Config, prepared: Prepared, learned: tasks.Learned, keys: jax.Array, out: Path) -> Outcome:

@@ -119,6 +119,17 @@ def make_apply_fn(config: Config, model: nn.Module, images: jax.Array, learned: 
     return prediction.network(model, state, images[:num_images, learned.orders[task]])
 
 
+def statistics(config: Config, model: nn.Module, images: jax.Array, learned: tasks.Learned, weights: Any) -> Any:
+    """What the batch norms of one network predict with; leaves [task, ...] where they are told the task."""
+    if config.batch_norm == "per-task":
+        return learned.statistics
+    if config.batch_norm != "reestimated":
+        return learned.state.batch_stats
+    reference = images[: config.batch_norm_images]
+    of_task = lambda order: prediction.statistics(model, learned.state, weights, reference[:, order])  # noqa: E731
+    return jax.lax.map(of_task, learned.orders)
+
+
 def describe(is_posterior: bool, state: training.State, before: Any) -> dict[str, jax.Array]:
     """How many weights have changed their sign in a task, and how decided a posterior is after it."""
     natural = state.params[0]

@@ -132,6 +132,18 @@ def load_network(path: str | Path) -> tuple[bb.Posterior, bb.ApplyFn, Vocabulary
     return posterior, prediction.network(model, prediction.kept_state(posterior), jnp.zeros(0)), vocabulary
 
 
+def load_packed(path: str | Path) -> tuple[prediction.Packed, Vocabulary]:
+    """The mode, or a committee, that a run has kept at one bit a weight, and what makes symbols of a text.
+
+    Raises:
+        ValueError, OSError: what `kept.load_packed` refuses.
+    """
+    network = kept.load_packed(path, NAME)
+    vocabulary = Vocabulary(network.config["vocabulary"])
+    model = Network(of_flat(Config, network.config).shape(vocabulary.size))
+    return prediction.packed(network, model), vocabulary
+
+
 def show(results: dict[str, Any]) -> None:
     """The closing tables: the predictors side by side, and what they say of text of other kinds."""
     titles = {

@@ -36,3 +36,14 @@ def load_network(path: str | Path) -> prediction.Network:
     return full_batch.load_network(
         path, "regression", lambda model, kept: partial(normalised, model, kept.batch_stats["train_inputs"])
     )
+
+
+def load_packed(path: str | Path) -> prediction.Packed:
+    """The mode, that of ste, or the committee of a run at one bit a weight, without its natural parameters.
+
+    Raises:
+        ValueError, OSError: what `kept.load_packed` refuses.
+    """
+    return full_batch.load_packed(
+        path, "regression", lambda model, kept: partial(normalised, model, kept.batch_stats["train_inputs"])
+    )

@@ -28,3 +28,12 @@ def load_network(path: str | Path) -> prediction.Network:
         ValueError, OSError: what `kept.load` refuses.
     """
     return full_batch.load_network(path, "two_moons", lambda model, posterior: partial(logits, model))
+
+
+def load_packed(path: str | Path) -> prediction.Packed:
+    """The mode, that of ste, or the committee of a run at one bit a weight, without its natural parameters.
+
+    Raises:
+        ValueError, OSError: what `kept.load_packed` refuses.
+    """
+    return full_batch.load_packed(path, "two_moons", lambda model, network: partial(logits, model))
