@@ -2,3 +2,6 @@
 
 Needs the extra ``export``; nothing else in the library imports this package.
 """
+
+from bbinn_jax.export.c import c as c
+from bbinn_jax.export.onnx import onnx as onnx
