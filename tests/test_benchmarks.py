@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import __main__ as benchmarks
-from experiments.benchmarks import programs, timing
+from experiments.benchmarks import programs
 from experiments.benchmarks.__main__ import main
 from experiments.benchmarks.presets import PARTS, PRESETS, Config
+from experiments.common import timing
 from tests.commands import assert_finished_run_stays, read_metrics, read_results, refused
 
 TINY = (

@@ -24,7 +24,7 @@ def stored_texts(output):
 
 
 def test_there_are_notebooks():
-    assert {path.stem for path in NOTEBOOKS} == {"posterior_sampling", "where_the_bits_are"}
+    assert {path.stem for path in NOTEBOOKS} == {"from_posterior_to_bits", "posterior_sampling", "where_the_bits_are"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

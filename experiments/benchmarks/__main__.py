@@ -33,11 +33,11 @@ from typing import Any, NamedTuple
 import jax
 import jaxlib
 
-from experiments.benchmarks import devices, programs, timing
+from experiments.benchmarks import devices, programs
 from experiments.benchmarks.presets import PRESETS, Config, PartName
-from experiments.benchmarks.timing import Program
-from experiments.common import command, console, runs
+from experiments.common import command, console, runs, timing
 from experiments.common.endings import first_line, user_errors
+from experiments.common.timing import Program
 
 Row = dict[str, Any]
 

@@ -14,9 +14,9 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from experiments.benchmarks import timing
 from experiments.benchmarks.presets import Config
 from experiments.benchmarks.programs import Case, case, initial, step_program
+from experiments.common import timing
 from experiments.common.config import flat, of_flat
 
 

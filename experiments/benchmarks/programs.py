@@ -16,11 +16,10 @@ import numpy as np
 import optax
 
 import bbinn_jax as bb
-from experiments.benchmarks import timing
 from experiments.benchmarks.presets import Config
-from experiments.benchmarks.timing import Program
-from experiments.common import image_config, methods, networks, presets, training
+from experiments.common import image_config, methods, networks, presets, timing, training
 from experiments.common.data import Split
+from experiments.common.timing import Program
 
 TRAIN_SET_SIZE = 54_000  # of MNIST
 NUM_CLASSES = 10

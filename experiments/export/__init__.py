@@ -1,0 +1,1 @@
+"""Kept networks as files that answer without JAX."""
