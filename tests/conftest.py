@@ -11,7 +11,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 # processes that tests start too. `XLA_FLAGS= make quick` compiles as users do, and so do tests in commands.optimized().
 if "XLA_FLAGS" not in os.environ:
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
-    if tuple(map(int, version("jaxlib").split(".")[:2])) >= (0, 10):  # an older one does not know the flag and ends
+    if tuple(map(int, version("jaxlib").split(".")[:2])) <= (0, 10):  # a newer one does not know the flag and ends
         os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
 
 import jax
