@@ -115,5 +115,5 @@ def test_containers_are_split_trained_sampled_shown_and_kept(name, of_dict, tmp_
     assert jax.tree.structure(bb.combine(again.natural, again.real)) == structure
     assert_equal(bb.combine(again.natural, again.real), DICT)
     if name != "linen":  # what dicts cannot tell is said in one line
-        with pytest.raises(ValueError, match=r"^.* holds trees that are no nested dicts: give like to load_posterior$"):
+        with pytest.raises(ValueError, match=r"^.* holds trees that are no nested dicts: give like to load it$"):
             bb.load_posterior(tmp_path / "p")
