@@ -8,9 +8,11 @@ A record is a NamedTuple of trees, and last its config. The first two trees have
 has a leaf, as `partition` gives them.
 """
 
+import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,13 +53,27 @@ def write(path: str | Path, record: Any, name: str, text: dict[str, str]) -> Non
     )
     text = {"config": config, "nested_dicts": json.dumps(is_of_dicts), **text}
     content = _signed(safetensors.flax.save(leaves, text))
+    with unfinished(path) as place:
+        place.write_bytes(content)
+
+
+@contextlib.contextmanager
+def unfinished(path: str | Path) -> Iterator[Path]:
+    """A place for a file beside path, which takes the place of path at the end, and is gone where that fails.
+
+    Raises:
+        IsADirectoryError: path is a folder.
+        FileNotFoundError: there is no folder for it.
+    """
     path = _no_folder(path)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"path must be in a folder that is there, got {path}")
+    place = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
     try:
-        unfinished.write_bytes(content)
-        unfinished.replace(path)
+        yield place
+        place.replace(path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        place.unlink(missing_ok=True)
 
 
 def read(

@@ -72,7 +72,7 @@ def test_mode_in_onnx_has_the_accuracy_of_the_run_from_pixels(run, tmp_path, cap
     results = json.loads((run / "results.json").read_text())["runs"][1]
     np.testing.assert_allclose(accuracy, results["test_accuracy_mode"], atol=1e-6)
     text = {x.key: x.value for x in onnx.load(path).metadata_props}
-    assert json.loads(text["config"])["seed"] == 1 and "standardizes" in text["input"]
+    assert json.loads(text["config"])["seed"] == 1 and "before they are standardized" in text["input"]
 
 
 def test_committee_of_16_knows_shuffled_digits_as_jax_does(run, tmp_path):
@@ -154,7 +154,10 @@ def test_file_lies_beside_the_network_where_nobody_says_where(run, capsys):
         (["{run}", "--seed", "0", "--committee", "0"], r"--committee must be in \[1, 1000\], got 0"),
         (["{others}/full_precision"], "must have binary weights to be exported as bits, got method full_precision"),
         (["{others}/ste", "--committee", "4"], "--committee needs a posterior, and the method ste of .* has none"),
-        (["{run}", "--seed", "0", "--out", "{run}"], "must name a file, got the folder|must end in .c, got"),
+        (["{run}", "--seed", "0", "--out", "{run}"], "--out must end in .(onnx|c|npz), got"),
+        (["{run}", "--seed", "0", "--out", "{run}/no/x.onnx"], "--out must (be in a folder that is there|end in)"),
+        (["{run}/network-0.packed.safetensors"], "packed already: give the network-SEED.safetensors beside it"),
+        (["{run}/network-0.safetensors", "--seed", "0"], "--seed is for run folders"),
     ],
 )
 def test_bad_input_is_one_line(run, others, capsys, arguments, message):

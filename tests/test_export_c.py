@@ -372,7 +372,7 @@ def test_words_that_only_other_exporters_use_mean_what_onnxruntime_takes_them_fo
     )
     program = lower(model, {"weights"}, x)
     recorded = {name: (y[0], 1e-4) for name, y in wanted.items()}
-    for ending, text in ((".c", _c_text.source(program, x[0], recorded)), (".h", _c_text.header(program, ""))):
+    for ending, text in ((".c", _c_text.source(program, x[0], recorded)), (".h", _c_text.header(program, "", {}))):
         (tmp_path / f"words{ending}").write_text(text.replace("PREFIX", "words"))
     library = build(COMPILERS[0], (), tmp_path / "words.c")
     found = [np.empty(y.shape, np.float32) for y in wanted.values()]
@@ -416,7 +416,13 @@ REFUSED = {
     "integers out": (lambda w, x: (x @ w["a"]).argmax(-1), W, X, ValueError, "float32 .*, got int32.* as 'output'"),
     "integers in": (lambda w, x: x @ w["a"], W, np.ones((2, 6), np.int32), ValueError, "inputs must be float32"),
     "no batch": (lambda w, x: (x @ w["a"]).sum(), W, X, ValueError, r"\[batch, ...\] to go into C, got float32\[\]"),
-    "of the batch": (lambda w, x: x @ w["a"] - x.mean(0, keepdims=True).sum(), W, X, ValueError, "differs by"),
+    "of the batch": (
+        lambda w, x: x @ w["a"] - x.mean(0, keepdims=True).sum(),
+        W,
+        X,
+        ValueError,
+        "answer each input by itself",
+    ),
     "not finite": (
         lambda w, x: jnp.log(x @ w["a"]),
         W,
@@ -466,9 +472,18 @@ def test_words_of_c_can_be_names(tmp_path):
         double: Any
         x0: Any
 
-    c(tmp_path / "int.c", lambda w, x: Pair(x @ w["a"], x), W, X)
-    header = (tmp_path / "int.h").read_text()
-    assert "void int_run(const float *input, float *output_double, float *output_x0);" in header
+    for name in ("int", "main"):
+        c(tmp_path / f"{name}.c", lambda w, x: Pair(x @ w["a"], x), W, X, metadata={"input": "volts */"})
+        header = (tmp_path / f"{name}.h").read_text()
+        assert f"void {name}_run(const float *input, float *output_double, float *output_x0);" in header
+        assert " * input: volts * /\n" in header
+
+
+def test_a_compiler_that_is_not_there_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("CC", "nowhere-cc -O3")
+    with pytest.raises(ValueError, match="CC must name a C compiler, without flags, got 'nowhere-cc -O3'"):
+        c(tmp_path / "network.c", lambda w, x: x @ w["a"], W, X)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_negative_tolerance_is_refused(tmp_path):
@@ -477,6 +492,7 @@ def test_a_negative_tolerance_is_refused(tmp_path):
 
 
 def test_without_a_compiler_the_header_says_that_nothing_is_proved(tmp_path, monkeypatch):
+    monkeypatch.delenv("CC", raising=False)
     monkeypatch.setattr(shutil, "which", lambda name: None)
     footprint = c(tmp_path / "network.c", lambda w, x: x @ w["a"], W, X)
     assert footprint.largest_difference is None

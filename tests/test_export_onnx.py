@@ -252,6 +252,13 @@ REFUSED = {
     "a model": (nn.Dense(3), LINEAR, X, TypeError, "fn must be a function of weights, got Dense"),
     "a dict": (lambda w, x: {"y": linear(w, x)}, LINEAR, X, TypeError, "a NamedTuple of arrays, got dict"),
     "a text": (lambda w, x: Two(linear(w, x), "y"), LINEAR, X, TypeError, "got str as 'largest'"),
+    "of the batch": (
+        lambda w, x: linear(w, x - x.mean(0)),
+        LINEAR,
+        X,
+        ValueError,
+        "answer each input by itself, got 'output'",
+    ),
     "one size": (lambda w, x: linear(w, x.reshape(6, 7)), LINEAR, X, ValueError, "any number of inputs, not 6 alone"),
     "64 bits": (linear, {"w": np.ones((7, 5))}, X, ValueError, "weights/w must have 32 bits .*, got float64"),
     "no batch": (linear, LINEAR, X[:0], ValueError, r"inputs must be a batch \[batch >= 1, ...\], got shape \(0, 7\)"),
@@ -347,3 +354,8 @@ export.onnx({str(tmp_path / "x.onnx")!r}, fn, jnp.ones((3, 4)), jnp.ones((2, 3))
 """
     done = subprocess.run([sys.executable, "-W", "default", "-c", program], capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"path must be in a folder that is there, got .*no/x\.onnx$"):
+        export.onnx(tmp_path / "no" / "x.onnx", linear, LINEAR, X)

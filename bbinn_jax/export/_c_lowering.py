@@ -46,7 +46,7 @@ _ELEMENTWISE = {
     "Relu": "PREFIX_max({}, 0.0f)",
     "Neg": "(-{})",
     "Abs": "fabsf({})",
-    "Sign": "(float)(({0} > 0.0f) - ({0} < 0.0f))",
+    "Sign": "({0} != {0} ? {0} : (float)(({0} > 0.0f) - ({0} < 0.0f)))",
     "Sqrt": "sqrtf({})",
     "Reciprocal": "(1.0f / {})",
     "Exp": "expf({})",
@@ -200,7 +200,8 @@ class _Lowering:
         elif known is not None and node.domain == "" and len(node.output) == 1:
             value = known(self, op, values, attributes, shape)
         else:
-            raise ValueError(_UNKNOWN + op)
+            way = ": say a loop over networks by jax.vmap" if op in ("Loop", "Scan") else ""
+            raise ValueError(f"{_UNKNOWN}{op}{way}")
         if self.readers[node.output[0]] > 1:
             value = self.view(value)
         self.values[node.output[0]] = value

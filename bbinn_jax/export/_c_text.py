@@ -16,15 +16,17 @@ from bbinn_jax.export._c_values import number_text
 _KERNELS = Path(__file__).with_name("kernels.c")
 
 
-def header(program: Program, proof: str) -> str:
+def header(program: Program, proof: str, about: dict[str, str]) -> str:
     """The ``.h`` file: how to call it, what it takes, and how it was proved."""
     weight_bytes, real_bytes, memory_bytes = program.bytes()
     arrays = [*_arrays(program.inputs, "input"), *_arrays(program.outputs, "output")]
     test = 4 * sum(size for _, size, _ in arrays)
+    said = "".join(f" * {name}: {text}\n" for name, text in about.items())
+    said = said.replace("*/", "* /").encode("ascii", "replace").decode()
     return f"""\
 /* PREFIX: a network of binary weights, written by bbinn_jax {__version__}.
  *
-{"".join(f" * {name}: {list(shape)} float{chr(10)}" for name, _, shape in arrays)} *
+{"".join(f" * {name}: {list(shape)} float{chr(10)}" for name, _, shape in arrays)}{said} *
  * Flash: {weight_bytes} bytes of weights and {real_bytes} bytes of real parameters. RAM: {memory_bytes} bytes.
  * Further the instructions, 1 kB of stack, and for the self-test {test} bytes of flash, which are left out where
  * PREFIX_NO_SELF_TEST is defined. Compile it with -O2, and with -mavx2 where there is AVX2; link math (-lm).
@@ -87,7 +89,7 @@ def source(program: Program, example: np.ndarray, expected: dict[str, tuple[np.n
 #include <math.h>
 #include <stdint.h>
 
-{"".join(used).replace("bbinn_", "PREFIX_").replace("BBINN_", "PREFIX_")}
+{"".join(used).replace("bbinn_", "PREFIX_").replace("PREFIX_jax", "bbinn_jax").replace("BBINN_", "PREFIX_")}
 {chr(10).join(data)}
 void PREFIX_run({_parameters(inputs + outputs)})
 {{

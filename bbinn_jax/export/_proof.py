@@ -1,16 +1,13 @@
 """An export is proved: it answers as JAX does before its file is in its place."""
 
-import contextlib
 import importlib
-import os
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from bbinn_jax._checks import PyTree, check_non_negative
+from bbinn_jax._checks import PyTree, check_non_negative, in_one_line
 from bbinn_jax.export._graph import named_outputs
 from bbinn_jax.packing import unpack
 
@@ -24,10 +21,33 @@ def check_installed() -> None:
             raise ImportError(f"an export needs {package}: pip install 'bbinn_jax[export]' ({error})") from None
 
 
+def check_texts(metadata: Any) -> dict[str, str]:
+    """What is said beside the numbers; raises TypeError for what is no text by name."""
+    if not isinstance(metadata, Mapping | None):
+        raise TypeError(f"metadata must be text by name, got {in_one_line(metadata)}")
+    for name, text in (metadata or {}).items():
+        if not isinstance(name, str) or not isinstance(text, str):
+            raise TypeError(f"metadata must be text by name, got {in_one_line({name: text})}")
+    return dict(metadata or {})
+
+
 def expected(fn: Callable[[PyTree, jax.Array], Any], weights: PyTree, inputs: jax.Array) -> dict[str, np.ndarray]:
-    """What fn says in JAX, by the name of the output."""
-    outputs = named_outputs(jax.jit(fn)(unpack(weights), inputs))
-    return {name: np.asarray(output) for name, output in outputs.items()}
+    """What fn says in JAX, by the name of the output.
+
+    Raises:
+        ValueError: what it says to the first input depends on the others, as a batch norm in training has it.
+    """
+    run, weights = jax.jit(fn), unpack(weights)
+    both = [named_outputs(run(weights, x)) for x in (inputs, inputs[:1])]
+    outputs, alone = ({name: np.asarray(output) for name, output in x.items()} for x in both)
+    for name, output in outputs.items():
+        of_each = output.shape[:1] == inputs.shape[:1] and output.shape[1:] == alone[name].shape[1:]
+        if of_each and not np.allclose(output[:1], alone[name], rtol=1e-3, atol=1e-3 * _size(output), equal_nan=True):
+            raise ValueError(
+                f"fn must answer each input by itself, got {name!r} that is another where the first input is alone: "
+                "is the model in training mode (model.eval())?"
+            )
+    return outputs
 
 
 def largest_difference(expected: dict[str, np.ndarray], found: dict[str, np.ndarray], tolerance: float) -> float:
@@ -46,8 +66,7 @@ def largest_difference(expected: dict[str, np.ndarray], found: dict[str, np.ndar
         alike = (a == b) | (np.isnan(a) & np.isnan(b))
         with np.errstate(invalid="ignore"):
             distance = np.where(alike, 0, np.where(np.isfinite(a) & np.isfinite(b), np.abs(a - b), np.inf))
-        scale = max(1, np.abs(a[np.isfinite(a)]).max(initial=0))
-        difference = float(distance.max(initial=0) / scale)
+        difference = float(distance.max(initial=0) / _size(a))
         if difference > tolerance:
             raise ValueError(
                 f"the export must answer as fn does: {name!r} differs by {difference:.3g}, tolerance is {tolerance:.3g}"
@@ -56,19 +75,6 @@ def largest_difference(expected: dict[str, np.ndarray], found: dict[str, np.ndar
     return largest
 
 
-@contextlib.contextmanager
-def unfinished(path: str | Path) -> Iterator[Path]:
-    """A place for a file beside path, which takes the place of path at the end, and is gone where that fails.
-
-    Raises:
-        IsADirectoryError: path is a folder.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"path must name a file, got the folder {path}")
-    place = path.with_name(f"{path.name}.{os.getpid()}.unfinished")
-    try:
-        yield place
-        place.replace(path)
-    finally:
-        place.unlink(missing_ok=True)
+def _size(output: np.ndarray) -> float:
+    """The larger of 1 and the largest number."""
+    return max(1.0, float(np.abs(output[np.isfinite(output)]).max(initial=0)))

@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,10 +14,11 @@ import jax
 import numpy as np
 
 from bbinn_jax._checks import PyTree, check_non_negative
+from bbinn_jax._file import unfinished
 from bbinn_jax.export import _c_text
 from bbinn_jax.export._c_lowering import lower, run
 from bbinn_jax.export._graph import check_inputs, graph
-from bbinn_jax.export._proof import check_installed, expected, largest_difference, unfinished
+from bbinn_jax.export._proof import check_installed, check_texts, expected, largest_difference
 
 
 class Footprint(NamedTuple):
@@ -43,6 +44,7 @@ def c(
     inputs: jax.Array,
     *,
     tolerance: float = 1e-4,
+    metadata: Mapping[str, str] | None = None,
 ) -> Footprint:
     """Writes a function of binary weights as a file of C99 with its header, and proves that it answers as JAX does.
 
@@ -76,6 +78,7 @@ def c(
         inputs: float32 [batch, ...]: of these shapes are the inputs, and these are tried.
         tolerance: the largest difference from JAX that is accepted, for each output in units of the larger of 1 and
             its own largest number.
+        metadata: text by name, a line each in the header: what the numbers that go in mean, say.
 
     Returns:
         The `Footprint`.
@@ -98,6 +101,7 @@ def c(
     """
     path, batch = Path(path), check_inputs(inputs)
     check_non_negative("tolerance", tolerance)
+    about = check_texts(metadata)
     if path.suffix != ".c":
         raise ValueError(f"path must end in .c, got {str(path)!r}")
     if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", path.stem):
@@ -119,13 +123,13 @@ def c(
         recorded = {name: (output[0], tolerance * max(1, abs(output).max())) for name, output in wanted.items()}
         texts = {
             f"{path.stem}.c": _c_text.source(program, examples[0], recorded),
-            f"{path.stem}.h": _c_text.header(program, ""),
-            "main.c": _c_text.main(program),
+            f"{path.stem}.h": _c_text.header(program, "", about),
+            f"{path.stem}_main.c": _c_text.main(program),
         }
         texts = {name: text.replace("PREFIX", path.stem) for name, text in texts.items()}
         difference, proof = _proof(path.stem, texts, examples, wanted, tolerance)
         place_c.write_text(texts[f"{path.stem}.c"], encoding="ascii")
-        place_h.write_text(_c_text.header(program, proof).replace("PREFIX", path.stem), encoding="ascii")
+        place_h.write_text(_c_text.header(program, proof, about).replace("PREFIX", path.stem), encoding="ascii")
     return Footprint(*program.bytes(), difference)
 
 
@@ -133,7 +137,10 @@ def _proof(
     stem: str, texts: dict[str, str], examples: np.ndarray, wanted: dict[str, np.ndarray], tolerance: float
 ) -> tuple[float | None, str]:
     """The largest difference of what the compiled files say, and how that was found out, in a line."""
-    compiler = next(filter(None, map(shutil.which, (os.environ.get("CC") or "cc", "cc", "gcc", "clang"))), None)
+    chosen = os.environ.get("CC")
+    compiler = next(filter(None, map(shutil.which, [chosen] if chosen else ["cc", "gcc", "clang"])), None)
+    if chosen and compiler is None:
+        raise ValueError(f"CC must name a C compiler, without flags, got {chosen!r}")
     if compiler is None:
         return None, f"NOT PROVED: there was no C compiler. Call {stem}_self_test() where it is compiled."
     differences = {}
@@ -141,14 +148,17 @@ def _proof(
         for name, text in texts.items():
             Path(folder, name).write_text(text, encoding="ascii")
         for way, flags in (("portable", []), ("AVX2", ["-mavx2"])):
-            command = [compiler, "-std=c99", "-O2", *flags, f"{stem}.c", "main.c", "-o", "main", "-lm"]
+            command = [compiler, "-std=c99", "-O2", *flags, f"{stem}.c", f"{stem}_main.c", "-o", "main", "-lm"]
             compiled = subprocess.run(command, cwd=folder, capture_output=True, text=True)
             if compiled.returncode and not flags:
                 said = next(iter(compiled.stderr.splitlines()), "nothing")
                 raise ValueError(f"path must be a file that {compiler} compiles, which says {said[:200]}")
             if compiled.returncode:
                 continue  # another architecture
-            ran = subprocess.run([Path(folder, "main")], input=examples.tobytes(), capture_output=True)
+            try:
+                ran = subprocess.run([Path(folder, "main")], input=examples.tobytes(), capture_output=True)
+            except OSError as error:
+                raise ValueError(f"CC must compile for this machine, which cannot run what {compiler} makes") from error
             if flags and ran.returncode == -signal.SIGILL:
                 continue  # the machine has no AVX2
             differences[way] = largest_difference(wanted, _outputs(ran.stdout, wanted), tolerance)

@@ -18,9 +18,10 @@ import jax.numpy as jnp  # noqa: F401 (of the examples)
 import numpy as np
 
 from bbinn_jax._boxes import named_leaves
-from bbinn_jax._checks import PyTree, check_non_negative, in_one_line
+from bbinn_jax._checks import PyTree, check_non_negative
+from bbinn_jax._file import unfinished
 from bbinn_jax.export._graph import check_inputs, first_line, graph
-from bbinn_jax.export._proof import check_installed, expected, largest_difference, unfinished
+from bbinn_jax.export._proof import check_installed, check_texts, expected, largest_difference
 from bbinn_jax.packing import Packed, pack
 
 FORMAT = "bbinn_jax onnx 1"
@@ -72,10 +73,7 @@ def onnx(
     [array([[5., 1.]], dtype=float32)]
     """
     check_non_negative("tolerance", tolerance)
-    texts = dict(metadata or {})
-    for name, text in texts.items():
-        if not isinstance(name, str) or not isinstance(text, str):
-            raise TypeError(f"metadata must be text by name, got {in_one_line({name: text})}")
+    texts = check_texts(metadata)
     check_installed()
     with unfinished(path) as place:
         model, _ = graph(fn, weights, inputs)

@@ -4,10 +4,10 @@
     python -m experiments.export runs/image_classification-digits-bayes-bayesbinn-0 --to onnx --committee 16
     python -m experiments.export runs/image_classification-digits-bayes-bayesbinn-0 --to all --out exported
 
-The file takes pixels in [0, 1] and standardizes them itself. One network, the mode, gives logits and probabilities; a
-committee gives probabilities, entropy and mutual information. Every file is proved against JAX on test images before
-it is in its place. `--to npz` writes the numbers alone: NumPy reads them. `--to all` writes every form into a folder
-and times them in turn.
+The file takes pixels in [0, 1] and standardizes them (that of NumPy has the numbers for it). One network, the mode,
+gives logits and probabilities; a committee gives probabilities, entropy and mutual information. Every file is proved
+against JAX on test images before it is in its place. `--to npz` writes the numbers alone: NumPy reads them. `--to all`
+writes every form into a folder and times them in turn.
 """
 
 if not __package__:
@@ -29,7 +29,12 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser("python -m experiments.export", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("run", type=Path, metavar="RUN", help="a folder of image_classification, or a kept network")
     parser.add_argument("--to", required=True, choices=[*forms.FORMS, "all"], help="what is written")
-    parser.add_argument("--committee", type=int, metavar="S", help="S networks drawn from the posterior, not the mode")
+    parser.add_argument(
+        "--committee",
+        type=int,
+        metavar="S",
+        help=f"S <= {MOST_NETWORKS} networks of the posterior, not the mode",
+    )
     parser.add_argument("--seed", type=int, help="which network of a run of several seeds")
     parser.add_argument("--out", type=Path, help="the file, or of --to all the folder. Default: beside the network")
     arguments = parser.parse_args(argv)
@@ -38,10 +43,15 @@ def main(argv: list[str] | None = None) -> None:
         with endings.user_errors():
             if arguments.committee is not None and not 1 <= arguments.committee <= MOST_NETWORKS:
                 raise ValueError(f"--committee must be in [1, {MOST_NETWORKS}], got {arguments.committee}")
+            if arguments.out and arguments.to != "all" and arguments.out.suffix != f".{arguments.to}":
+                raise ValueError(f"--out must end in .{arguments.to}, got {arguments.out}")
+            if arguments.out and not arguments.out.absolute().parent.is_dir():
+                raise ValueError(f"--out must be in a folder that is there, got {arguments.out}")
             path = functions.find(arguments.run, arguments.seed)
             exported = functions.load(path, arguments.committee)
             ending = "" if arguments.to == "all" else f".{arguments.to}"
             out = arguments.out or path.with_name(f"{exported.name}{ending}")
+            console.write(*exported.notes)
             try:
                 if arguments.to == "all":
                     compare.run(exported, out)

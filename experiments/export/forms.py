@@ -49,7 +49,8 @@ def session(path: Path, pixels: np.ndarray, threads: int = 1) -> Callable[[], li
 
 def c(path: Path, exported: Exported, flags: tuple[str, ...] = AVX2) -> Written:
     """A file of C and its header; its time is that of the machine's compiler, with these flags."""
-    footprint = export.c(path, exported.fn, exported.weights, exported.pixels)
+    about = {"input is": exported.about["input"], "networks": exported.about["networks"]}
+    footprint = export.c(path, exported.fn, exported.weights, exported.pixels, metadata=about)
     notes = (
         f"in flash {footprint.weight_bytes:,} bytes of weights and {footprint.real_bytes:,} of real parameters, "
         f"in RAM {footprint.memory_bytes:,} bytes",
@@ -92,7 +93,7 @@ def _fn(exported: Exported) -> Callable[..., Any]:
 def numpy(path: Path, exported: Exported) -> Written:
     """A file of NumPy, which holds the numbers and no program."""
     npz.write(path, exported)
-    notes = ("every bit and number was read again and is as it was; it computes nothing by itself",)
+    notes = ("every bit and number was read again and is as it was; the file computes nothing",)
     return Written(path.stat().st_size, None, None, notes)
 
 

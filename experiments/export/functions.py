@@ -16,7 +16,7 @@ from experiments.common import classifier, data, kept, methods, networks, predic
 from experiments.common.config import of_flat
 from experiments.common.image_config import Config
 
-PIXELS = "pixels in [0, 1], float32 [n, height, width, channel]; the file standardizes them itself"
+PIXELS = "pixels in [0, 1], float32 [n, height, width, channel], as they are before they are standardized"
 
 
 class Answer(NamedTuple):
@@ -58,6 +58,7 @@ class Exported(NamedTuple):
         about: text for the file.
         config: of the run.
         num_classes: that it tells apart.
+        notes: what a user should know of it.
     """
 
     name: str
@@ -68,6 +69,7 @@ class Exported(NamedTuple):
     about: dict[str, str]
     config: Config
     num_classes: int
+    notes: tuple[str, ...] = ()
 
 
 def find(run: Path, seed: int | None) -> Path:
@@ -79,7 +81,11 @@ def find(run: Path, seed: int | None) -> Path:
     """
     if not run.exists():
         raise FileNotFoundError(f"there is no run folder or network {run}")
+    if run.name.endswith(".packed.safetensors"):
+        raise ValueError(f"{run} is packed already: give the network-SEED.safetensors beside it")
     if not run.is_dir():
+        if seed is not None:
+            raise ValueError(f"--seed is for run folders, got --seed {seed} and the file {run}")
         return run
     found = {
         int(match[1]): path
@@ -132,7 +138,11 @@ def load(path: Path, committee: int | None, examples: int = 100) -> Exported:
     name = f"network_{config.seed}" if committee is None else f"committee_{config.seed}"
     about = {"input": PIXELS, "config": json.dumps(posterior.config), "networks": str(committee or 1)}
     pixels = np.asarray(dataset.test.images[:examples]) * dataset.std + dataset.mean
-    return Exported(name, fn, weights, jnp.asarray(pixels, jnp.float32), real, about, config, dataset.num_classes)
+    notes: tuple[str, ...] = ()
+    if committee is not None and bb.diagnostics.entropy_bits_per_weight(posterior.natural) < kept.LIVES:
+        notes = ("the posterior is saturated: its networks are one, and the committee knows no more than the mode",)
+    pixels = jnp.asarray(pixels, jnp.float32)
+    return Exported(name, fn, weights, pixels, real, about, config, dataset.num_classes, notes)
 
 
 def statistics(model: Any, posterior: bb.Posterior, committee: Any, reference: jax.Array) -> Any:

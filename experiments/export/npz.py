@@ -1,10 +1,13 @@
 """A network as a file that NumPy reads, with nothing but the bits and the other numbers in it.
 
-with np.load("network_0.npz") as file:
-about = json.loads(str(file["about"]))
-for name, shape in about["shapes"].items():
-bits = np.unpackbits(file[name], axis=-1, bitorder="little", count=math.prod(shape))
-weights[name] = 2.0 * bits.reshape(*bits.shape[:-1], *shape) - 1
+    with np.load("network_0.npz") as file:
+        about, weights = json.loads(str(file["about"])), {}
+        for name, shape in about["shapes"].items():
+            bits = np.unpackbits(file[name], axis=-1, bitorder="little", count=math.prod(shape))
+            weights[name] = 2.0 * bits.reshape([*bits.shape[:-1], *shape]) - 1
+
+The other arrays are real parameters, statistics of batch norms, and by which mean and deviation
+pixels are standardized.
 """
 
 import io
