@@ -2,13 +2,14 @@
 
 import importlib
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
 from bbinn_jax._checks import PyTree, check_non_negative, in_one_line
-from bbinn_jax.export._graph import named_outputs
+from bbinn_jax.export._graph import first_line, named_outputs
 from bbinn_jax.packing import unpack
 
 
@@ -31,8 +32,10 @@ def check_texts(metadata: Any) -> dict[str, str]:
     return dict(metadata or {})
 
 
-def expected(fn: Callable[[PyTree, jax.Array], Any], weights: PyTree, inputs: jax.Array) -> dict[str, np.ndarray]:
-    """What fn says in JAX, by the name of the output.
+def expected(
+    fn: Callable[[PyTree, jax.Array], Any], weights: PyTree, inputs: jax.Array
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """What fn says in JAX to the inputs, and to the first of them alone, by the name of the output.
 
     Raises:
         ValueError: what it says to the first input depends on the others, as a batch norm in training has it.
@@ -47,7 +50,23 @@ def expected(fn: Callable[[PyTree, jax.Array], Any], weights: PyTree, inputs: ja
                 f"fn must answer each input by itself, got {name!r} that is another where the first input is alone: "
                 "is the model in training mode (model.eval())?"
             )
-    return outputs
+    return outputs, alone
+
+
+def answers(model: Path | bytes, inputs: jax.Array | np.ndarray, *, optimized: bool = True) -> dict[str, np.ndarray]:
+    """What onnxruntime says to the inputs, by the name of the output; ValueError for what it cannot run."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4  # nothing: what is wrong is raised
+    if not optimized:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    try:
+        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        outputs = session.run(None, {value.name: np.asarray(inputs) for value in session.get_inputs()})
+    except Exception as error:  # it raises whatever it likes
+        raise ValueError(f"fn must be made of what onnxruntime can run, got {first_line(error)}") from error
+    return dict(zip([output.name for output in session.get_outputs()], outputs, strict=True))
 
 
 def largest_difference(expected: dict[str, np.ndarray], found: dict[str, np.ndarray], tolerance: float) -> float:

@@ -111,7 +111,7 @@ def c(
     check_installed()
     with unfinished(path.with_suffix(".h")) as place_h, unfinished(path) as place_c:
         model, binary = graph(fn, weights, batch)
-        examples, wanted = np.asarray(batch), expected(fn, weights, batch)
+        examples, (wanted, _) = np.asarray(batch), expected(fn, weights, batch)
         largest_difference(wanted, run(model, list(wanted), examples), tolerance)
         for name, output in wanted.items():
             if output.dtype != np.float32 or output.shape[:1] != examples.shape[:1]:

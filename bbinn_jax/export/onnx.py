@@ -20,8 +20,8 @@ import numpy as np
 from bbinn_jax._boxes import named_leaves
 from bbinn_jax._checks import PyTree, check_non_negative
 from bbinn_jax._file import unfinished
-from bbinn_jax.export._graph import check_inputs, first_line, graph
-from bbinn_jax.export._proof import check_installed, check_texts, expected, largest_difference
+from bbinn_jax.export._graph import check_inputs, graph
+from bbinn_jax.export._proof import answers, check_installed, check_texts, expected, largest_difference
 from bbinn_jax.packing import Packed, pack
 
 FORMAT = "bbinn_jax onnx 1"
@@ -85,10 +85,8 @@ def onnx(
         del model.graph.value_info[:]  # runtimes infer it
         place.write_bytes(model.SerializeToString())
         batch = check_inputs(inputs)
-        return max(
-            largest_difference(expected(fn, weights, part), _answers(place, part), tolerance)
-            for part in (batch, batch[:1])
-        )
+        parts = zip((batch, batch[:1]), expected(fn, weights, batch), strict=True)
+        return max(largest_difference(wanted, answers(place, part), tolerance) for part, wanted in parts)
 
 
 def _bits(weights: PyTree) -> dict[str, tuple[np.ndarray, int]]:
@@ -147,17 +145,3 @@ def _pack_initializer(model: Any, name: str, bits: np.ndarray, size: int) -> Non
         output = f"{name}/{position}" if position + 1 < len(steps) else name
         graph.node.insert(position, helper.make_node(op, [*value, *inputs], [output], **attributes))
         value = [output]
-
-
-def _answers(path: Path, inputs: jax.Array) -> dict[str, np.ndarray]:
-    """What onnxruntime says to the inputs, by the name of the output."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors alone
-    try:
-        session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-        outputs = session.run(None, {"inputs": np.asarray(inputs)})
-    except Exception as error:  # it raises whatever it likes
-        raise ValueError(f"fn must be made of what onnxruntime can run, got {first_line(error)}") from error
-    return dict(zip([output.name for output in session.get_outputs()], outputs, strict=True))

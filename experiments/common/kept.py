@@ -51,13 +51,14 @@ def packed(natural: Any, batch_stats: Any, draw: Callable[[], Packed] | None) ->
         draw: gives a committee; it is asked for one where the posterior lives. None where there is no posterior.
     """
     mode = {"network": (bb.pack(bb.mode(natural)), batch_stats)}
-    lives = draw is not None and bb.diagnostics.entropy_bits_per_weight(natural) >= LIVES
-    return mode | {"committee": draw()} if draw is not None and lives else mode
+    if draw is None or bb.diagnostics.entropy_bits_per_weight(natural) < LIVES:
+        return mode
+    return mode | {"committee": draw()}
 
 
-def committee(statistics: Callable[[Any], Any], key: jax.Array, natural: Any) -> Packed:
+def committee(statistics: Callable[[Any], Any], key: jax.Array, natural: Any, num_networks: int = COMMITTEE) -> Packed:
     """The first networks that are drawn with a key; ``statistics(weights)`` is what one's batch norms predict with."""
-    weights = bb.sample_packed(key, natural, COMMITTEE)
+    weights = bb.sample_packed(key, natural, num_networks)
     return weights, jax.lax.map(lambda of_one: statistics(bb.unpack(of_one)), weights)
 
 

@@ -84,9 +84,7 @@ def load_network(path: str | Path, task: int) -> tuple[bb.Posterior, bb.ApplyFn,
         ValueError, OSError: no such task, or what `kept.load` and `data.load` refuse.
     """
     posterior = kept.load(path, EXPERIMENT)
-    config = of_flat(Config, posterior.config)
-    if not 1 <= task <= config.tasks:
-        raise ValueError(f"task must be from 1 to {config.tasks}, got {task!r}")
+    config = _config(posterior.config, task)
     dataset = load(config)
     orders = tasks.permutations(config.seed, config.tasks, dataset.test.images.shape[1])
     learned = tasks.Learned(prediction.kept_state(posterior), posterior.batch_stats, orders)
@@ -108,14 +106,20 @@ def load_packed(path: str | Path, task: int) -> prediction.Packed:
         ValueError, OSError: no such task, or what `kept.load_packed` refuses.
     """
     network = kept.load_packed(path, EXPERIMENT)
-    config = of_flat(Config, network.config)
-    if not 1 <= task <= config.tasks:
-        raise ValueError(f"task must be from 1 to {config.tasks}, got {task!r}")
+    config = _config(network.config, task)
     if config.batch_norm in ("per-task", "reestimated"):
         axis = jax.tree.leaves(network.weights)[0].ndim - 1  # after that of a committee
         of_task = jax.tree.map(lambda x: x.take(task - 1, axis), network.batch_stats)
         network = network._replace(batch_stats=of_task)
     return prediction.packed(network, make_network(config, network.config["num_classes"]))
+
+
+def _config(fields: dict[str, Any], task: int) -> Config:
+    """The config that a kept network has; raises ValueError for a task that its run did not have."""
+    config = of_flat(Config, fields)
+    if not 1 <= task <= config.tasks:
+        raise ValueError(f"task must be from 1 to {config.tasks}, got {task!r}")
+    return config
 
 
 def run(config: Config, prepared: Prepared, out: Path) -> dict[str, Any]:

@@ -14,10 +14,8 @@ if not __package__:
     raise SystemExit("start it with: python -m experiments.export")
 
 import argparse
-import math
 from pathlib import Path
 
-import bbinn_jax as bb
 from experiments.common import console, devices, endings, timing
 from experiments.export import compare, forms, functions, npz
 
@@ -65,11 +63,9 @@ def show(exported: functions.Exported, written: forms.Written, out: Path) -> Non
     """A line for each leaf of weights, and of all of them what the file takes, how far it is from JAX, and its time."""
     rows, leaves = [], npz.bits(exported.weights)
     for name, leaf in leaves.items():
-        size = leaf.bits.nbytes
-        rows.append(
-            [name, str(leaf.shape), f"{num_weights(leaf):,}", f"{size:,}", f"{8 * size / num_weights(leaf):.2f}"]
-        )
-    bits, weights = (sum(map(f, leaves.values())) for f in (lambda x: x.bits.nbytes, num_weights))
+        size, weights = leaf.bits.nbytes, functions.num_weights(leaf)
+        rows.append([name, str(leaf.shape), f"{weights:,}", f"{size:,}", f"{8 * size / weights:.2f}"])
+    bits, weights = sum(leaf.bits.nbytes for leaf in leaves.values()), functions.num_weights(exported.weights)
     rows.append(["all else", "", "", f"{written.bytes - bits:,}", ""])
     rows.append(["all", "", f"{weights:,}", f"{written.bytes:,}", f"{8 * written.bytes / weights:.2f}"])
     title = f"{out}: {exported.about['networks']} network{'s' * (exported.about['networks'] != '1')}"
@@ -83,11 +79,6 @@ def show(exported: functions.Exported, written: forms.Written, out: Path) -> Non
     if written.call is not None:
         (times,) = timing.take_turns([written.call], 0.3, 20)
         console.write(f"one input takes {1e3 * timing.spread(times).median:.3f} ms (median, one thread)")
-
-
-def num_weights(leaf: bb.Packed) -> int:
-    """The number of weights of a leaf, in all networks."""
-    return math.prod(leaf.bits.shape[:-1]) * math.prod(leaf.shape)
 
 
 if __name__ == "__main__":

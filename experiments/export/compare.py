@@ -6,13 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 
-import bbinn_jax as bb
 from experiments.common import console, runs, timing
 from experiments.export import compiled, forms
-from experiments.export.functions import Exported
+from experiments.export.functions import Exported, num_weights
 
 REFERENCE = "ONNX, float32"
 FORMS: tuple[tuple[str, str, Callable[[Path, Exported], forms.Written]], ...] = (  # name, ending, what writes it
@@ -40,7 +38,7 @@ def run(exported: Exported, out: Path, seconds: float = 3.0) -> dict[str, Any]:
         "dataset": exported.config.dataset,
         "networks": int(exported.about["networks"]),
         "network": shape_of(exported),
-        "num_binary_weights": sum(x.size for x in jax.tree.leaves(bb.unpack(exported.weights))),
+        "num_binary_weights": num_weights(exported.weights),
         "cpu": compiled.cpu(),
         "cpu_cores": os.cpu_count(),
         "load_at_start": load,

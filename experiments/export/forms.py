@@ -37,14 +37,14 @@ def onnx(path: Path, exported: Exported, packed: bool = True) -> Written:
     return Written(path.stat().st_size, difference, session(path, np.asarray(exported.pixels[:1])))
 
 
-def session(path: Path, pixels: np.ndarray, threads: int = 1) -> Callable[[], list[np.ndarray]]:
-    """Computes some inputs in onnxruntime."""
+def session(path: Path, inputs: np.ndarray) -> Callable[[], list[np.ndarray]]:
+    """Computes some inputs in onnxruntime, on one thread."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = threads, 3
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
     loaded = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    return lambda: loaded.run(None, {"inputs": pixels})
+    return lambda: loaded.run(None, {"inputs": inputs})
 
 
 def c(path: Path, exported: Exported, flags: tuple[str, ...] = AVX2) -> Written:

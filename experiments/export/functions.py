@@ -1,6 +1,7 @@
 """What is exported: the function from pixels to answers, of the one network that is shipped or of a committee."""
 
 import json
+import math
 import re
 from collections.abc import Callable
 from functools import partial
@@ -131,9 +132,10 @@ def load(path: Path, committee: int | None, examples: int = 100) -> Exported:
         fn: Callable[[Any, jax.Array], Any] = partial(mode, model, real)
     else:
         key = jax.random.split(jax.random.key(config.seed), 3)[2]
-        weights = jax.jit(bb.sample_packed, static_argnums=2)(key, posterior.natural, committee)
         reference = dataset.train.images[classifier.split(config, dataset).reference[0]]
-        real["batch_stats"] = statistics(model, posterior, weights, reference)
+        of_one = partial(prediction.statistics, model, prediction.kept_state(posterior), reference=reference)
+        draw = jax.jit(partial(kept.committee, of_one, num_networks=committee))
+        weights, real["batch_stats"] = draw(key, posterior.natural)
         fn = partial(belief, model, real)
     name = f"network_{config.seed}" if committee is None else f"committee_{config.seed}"
     about = {"input": PIXELS, "config": json.dumps(posterior.config), "networks": str(committee or 1)}
@@ -145,15 +147,10 @@ def load(path: Path, committee: int | None, examples: int = 100) -> Exported:
     return Exported(name, fn, weights, pixels, real, about, config, dataset.num_classes, notes)
 
 
-def statistics(model: Any, posterior: bb.Posterior, committee: Any, reference: jax.Array) -> Any:
-    """The batch-norm statistics that each network of a committee has on training images, one after the other."""
-    state = prediction.kept_state(posterior)
-
-    @jax.jit
-    def of_each(committee: Any) -> Any:
-        return jax.lax.map(lambda one: prediction.statistics(model, state, bb.unpack(one), reference), committee)
-
-    return of_each(committee)
+def num_weights(weights: Any) -> int:
+    """The number of weights of packed leaves, in all networks."""
+    leaves = jax.tree.leaves(weights, is_leaf=lambda x: isinstance(x, bb.Packed))
+    return sum(math.prod(leaf.bits.shape[:-1]) * math.prod(leaf.shape) for leaf in leaves)
 
 
 def mode(model: Any, real: dict[str, Any], weights: Any, pixels: jax.Array) -> Answer:

@@ -27,7 +27,7 @@ import threadpoolctl
 from bbinn_jax import export
 from experiments.common import console, runs, timing
 from experiments.common.endings import ending, user_errors
-from experiments.export import compiled
+from experiments.export import compiled, forms
 
 C = {"C": (), "C, AVX2": compiled.AVX2}
 REFERENCE, NUMPY = "onnxruntime, float32", "NumPy, float32"
@@ -121,14 +121,10 @@ def answer(constants: list[tuple[np.ndarray, np.ndarray]], weights: Any, x: Any)
 
 def of_batch(config: Config, folder: Path, weights: Any, constants: Any, batch_size: int) -> Iterator[timing.Program]:
     """The programs for one batch; all give the same answer."""
-    import onnxruntime
-
     x = images(config, batch_size)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    session = onnxruntime.InferenceSession(folder / "float.onnx", options, providers=["CPUExecutionProvider"])
+    in_onnx = forms.session(folder / "float.onnx", x)
     calls: dict[str, Callable[[], Any]] = {
-        REFERENCE: lambda: session.run(None, {"inputs": x})[0],
+        REFERENCE: lambda: in_onnx()[0],
         NUMPY: lambda: answer(constants, weights, x),
     }
     for name, flags in C.items():
