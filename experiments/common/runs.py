@@ -38,7 +38,7 @@ NOT_OF_THE_RUN = (
 # What runs leave in their folder: all of it goes with --overwrite, and what else lies there stays.
 UNFINISHED = ("*.partial", "*.unfinished", "checkpoints.removed", "checkpoints/*.orbax-checkpoint-tmp*")
 NETWORKS = ("network-*.safetensors", "committee-*.safetensors")
-RESULTS = ("results.json", "metrics.jsonl", "figure.png", "weights.png", "samples.txt", *NETWORKS)
+RESULTS = ("results.json", "metrics.jsonl", "figure.png", "weights.png", "stored.png", "samples.txt", *NETWORKS)
 FOLDERS = ("checkpoints", "networks")
 FILES = (*RESULTS, *FOLDERS, *UNFINISHED)
 
