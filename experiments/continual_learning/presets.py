@@ -90,6 +90,8 @@ class Config(image_config.Settings):
                 ("batch_norm_images", 50, 2**31 - 1),
             ),
         )
+        if self.dataset not in (*DATASETS, *SPLIT):
+            raise ValueError(f"dataset must be one of {', '.join((*DATASETS, *SPLIT))}, got {self.dataset!r}")
         if isinstance(self.method, CBLN) and self.batch_norm in ("shared", "reestimated"):
             raise ValueError(f"batch_norm must be per-task, none or layer with --method cbln, got {self.batch_norm!r}")
         for name, of, treatments in (
