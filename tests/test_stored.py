@@ -117,7 +117,7 @@ def test_the_posterior_that_knows_its_pixel_is_found():
     assert chosen["task_rate_mutual_information"] == [1.0, 1.0, None]
     assert chosen["untold_accuracy_mutual_information"] == [1.0, 1.0, None]
     assert chosen["chosen_mutual_information"][1] == np.eye(3).tolist()
-    assert found["mean"][0, 1].mean() < 1  # the others have to guess
+    assert found["mutual_information"][0, 1].min() > 0.3  # nats: the networks of another task contradict each other
     two = jax.device_get(jax.jit(program)(jnp.int32(2), learned, jax.random.key(0)))
     assert stored.choose(two, 2)["task_rate_mutual_information"] == [1.0, 1.0, None]
     assert not two["mutual_information"][2].any()  # nothing is asked of a task that has not come
@@ -198,7 +198,7 @@ def test_networks_of_the_files_have_the_numbers_of_the_results(run):
     results, out = run
     modes = [load_packed(out / "network-3.packed.safetensors", task) for task in (1, 2, 3, 4)]
     drawn = [load_packed(out / "committee-3.packed.safetensors", task) for task in (1, 2, 3, 4)]
-    found = {name: np.zeros((4, 4, 71)) for name in (*stored.RULES, "mode", "mean")}
+    found = {name: np.zeros((4, 4, 72)) for name in (*stored.RULES, "mode", "mean")}
     for task in range(4):
         kept, apply_fn, (images, labels) = load_network(out / "network-3.safetensors", task + 1)
         assert set(np.unique(labels)) == {2 * task, 2 * task + 1}
@@ -206,7 +206,7 @@ def test_networks_of_the_files_have_the_numbers_of_the_results(run):
         np.testing.assert_allclose(drawn[task].predict(images).probabilities, mean.probabilities, atol=1e-5)
         for posterior in range(4):
             of_mode, of_mean = (x[posterior].predict(images) for x in (modes, drawn))
-            place = task, posterior, slice(len(labels))
+            place = task, posterior
             found["mutual_information"][place] = of_mean.mutual_information
             found["entropy"][place] = of_mean.entropy
             found["mode_entropy"][place] = of_mode.entropy
