@@ -38,7 +38,9 @@ NOT_OF_THE_RUN = (
 # What runs leave in their folder: all of it goes with --overwrite, and what else lies there stays.
 UNFINISHED = ("*.partial", "*.unfinished", "checkpoints.removed", "checkpoints/*.orbax-checkpoint-tmp*")
 NETWORKS = ("network-*.safetensors", "committee-*.safetensors")
-RESULTS = ("results.json", "metrics.jsonl", "figure.png", "weights.png", "stored.png", "samples.txt", *NETWORKS)
+PIECES = "pieces.jsonl"  # of a run that is made of some, see pieces.py
+FIGURES = ("figure.png", "weights.png", "stored.png")
+RESULTS = ("results.json", "metrics.jsonl", PIECES, *FIGURES, "samples.txt", *NETWORKS)
 FOLDERS = ("checkpoints", "networks")
 FILES = (*RESULTS, *FOLDERS, *UNFINISHED)
 
@@ -78,7 +80,8 @@ def check(folder: Path, experiment: str, config: Any) -> dict[str, Any] | None:
         return None
     if (folder / "results.json").exists():
         raise FileExistsError(f"--out {folder} holds a finished run; choose another folder or add --overwrite")
-    if checkpoints.latest(folder) is not None or (folder / "networks").exists():  # of runs that this one is made of
+    begun = (folder / PIECES, folder / "networks")  # of runs that this one is made of
+    if checkpoints.latest(folder) is not None or any(path.exists() for path in begun):
         raise FileExistsError(
             f"--out {folder} holds an interrupted run; add --resume to continue it, or --overwrite to start again"
         )

@@ -58,10 +58,10 @@ def load(config: Config) -> data.Dataset:
         train, test = prediction.part(train, rest), prediction.part(train, held_back)
     train, test = prediction.part(train, slice(config.train_images)), prediction.part(test, slice(config.eval_images))
     if config.dataset in SPLIT:
-        if 2 * config.tasks > dataset.num_classes:
-            most = f"{dataset.num_classes // 2} of --dataset {config.dataset}, two labels each"
-            raise ValueError(f"tasks must be at most {most}, got {config.tasks!r}")
-        train, test = tasks.split(train, config.tasks), tasks.split(test, config.tasks)
+        most = dataset.num_classes // 2
+        if config.tasks > most:
+            raise ValueError(f"tasks must be at most {most} of two labels, {config.dataset}, got {config.tasks!r}")
+        train, test = (prediction.part(tasks.split(x, most), slice(config.tasks)) for x in (train, test))
     if config.batch_size > train.labels.shape[-1]:
         raise ValueError(f"batch_size must be at most {train.labels.shape[-1]}, got {config.batch_size!r}")
     return dataset._replace(train=train, test=test)

@@ -69,7 +69,7 @@ def split(data: Split, num_tasks: int) -> Split:
 
     Args:
         data: images [n, pixel].
-        num_tasks: how many; labels from 2 num_tasks on are left out.
+        num_tasks: half as many as there are labels.
     """
     rows = [np.flatnonzero(np.asarray(data.labels) // 2 == task) for task in range(num_tasks)]
     smallest = min(map(len, rows))
