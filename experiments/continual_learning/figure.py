@@ -123,7 +123,7 @@ def stored_posteriors(path: Path, results: dict[str, Any], beside: dict[str, Any
     of_tasks.set_title("accuracy on all tasks so far")
     of_tasks.xaxis.set_major_locator(MaxNLocator(integer=True))
     for axes in (of_sizes, of_tasks):
-        axes.legend(frameon=False, fontsize=8, loc="lower right" if axes is of_sizes else "lower left")
+        axes.legend(frameon=False, fontsize=8, loc="center right" if axes is of_sizes else "lower left")
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
     return path

@@ -114,7 +114,7 @@ TABLES = {
             BITS,
             Column("minutes a run", "minutes", 1),
         ),
-        (DATASET, METHOD, PRIOR, NORM),
+        (DATASET, METHOD, PRIOR, NORM, HIDDEN),
         _not_told,
     ),
     "stored-rules": Table(
