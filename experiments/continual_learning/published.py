@@ -114,13 +114,13 @@ TABLES = {
             BITS,
             Column("minutes a run", "minutes", 1),
         ),
-        (DATASET, METHOD, PRIOR, NORM, HIDDEN),
+        (DATASET, METHOD, PRIOR, NORM, HIDDEN, RATE),
         _not_told,
     ),
     "stored-rules": Table(
         "stored",
         (*of_batches("task found (%)", "task_rate"), *of_batches("accuracy (%)", "untold_accuracy")),
-        (DATASET, NORM, Column("rule", "rule")),
+        (DATASET, NORM, RATE, Column("rule", "rule")),
         _rules,
     ),
     "stored-sharing": Table(
