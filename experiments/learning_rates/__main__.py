@@ -29,7 +29,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.common import command, console, data, networks, pieces
+from experiments.common import command, console, data, networks, pieces, prediction
 from experiments.learning_rates import figure, grid, rules
 from experiments.learning_rates.presets import CLAIMED, PRESETS, Config
 from experiments.learning_rates.standing import standing
@@ -43,7 +43,7 @@ class Prepared(NamedTuple):
     """What a run needs."""
 
     problem: grid.Problem
-    parts: list[tuple[data.Split, data.Split]]  # of each seed: the images to train on, and those held back
+    parts: list[tuple[data.Split, ...]]  # of each seed: the images to train on, and those held back
 
 
 def prepare(config: Config) -> Prepared:
@@ -55,11 +55,11 @@ def prepare(config: Config) -> Prepared:
     dataset = data.load(config.dataset)
     pixels = dataset.train.images * np.float32(dataset.std) + np.float32(dataset.mean)
     everything = data.Split(2 * pixels - 1, dataset.train.labels)  # in [-1, 1], as where the claim was tested
-    parts = []
+    parts: list[tuple[data.Split, ...]] = []
     for seed in range(config.seed, config.seed + config.seeds):
         train, held_back = data.holdout(len(everything.labels), config.validation_fraction, seed)
         index = train[: config.train_images], held_back[: config.eval_images]
-        parts.append(tuple(data.Split(everything.images[i], everything.labels[i]) for i in index))
+        parts.append(tuple(prediction.part(everything, i) for i in index))
     num_images = len(parts[0][0].labels)
     if config.batch_size > num_images:
         raise ValueError(f"batch_size must be at most {num_images}, got {config.batch_size!r}")
@@ -133,8 +133,8 @@ def summarize(found: list[Row]) -> list[Row]:
     There is no mean where a seed diverged: the others would be a choice of the good ones.
     """
     groups: dict[tuple[Any, ...], list[Row]] = {}
-    for row in found:
-        groups.setdefault((row["method"], row["rate"], row["momentum"]), []).append(row)
+    for line in found:
+        groups.setdefault((line["method"], line["rate"], line["momentum"]), []).append(line)
     rows = []
     for (name, rate, momentum), lines in groups.items():
         effective = rate if name == "bayesbinn" else rate / (1 - momentum)

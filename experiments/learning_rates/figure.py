@@ -53,7 +53,9 @@ def _heat_map(axes: Axes, rows: list[dict[str, Any]], config: Config) -> None:
         dark = finite[y, x] and value < best - SHOWN / 2
         text = f"{100 * value:.1f}" if finite[y, x] else "x"
         axes.text(x, y, text, ha="center", va="center", fontsize=7.5, color="white" if dark else "black")
-    marks = [(np.unravel_index(np.nanargmax(values), shape), "black", 0.0)] if finite.any() else []
+    marks: list[tuple[Any, str, float]] = []
+    if finite.any():
+        marks.append((np.unravel_index(np.nanargmax(values), shape), "black", 0.0))
     if CLAIMED[0] in config.rates and CLAIMED[1] in config.momenta:
         marks.append(((config.rates.index(CLAIMED[0]), config.momenta.index(CLAIMED[1])), RED, 0.07))
     for (y, x), colour, inset in marks:
@@ -75,6 +77,11 @@ def _over_effective_rate(axes: Axes, rows: list[dict[str, Any]]) -> None:
         axes.scatter(row["effective_rate"], row["nll"], s=150, facecolors="none", edgecolors=RED, linewidths=2.2)
     axes.set(xscale="log", yscale="log")
     of_rule = all(row["effective_rate"] == row["rate"] for row in rows) and rows[0]["method"] == "bayesbinn"
-    axes.set_title("rate" if of_rule else "rate / (1 - momentum)", fontsize=9, y=-0.3)
-    axes.set_ylabel("NLL (nats)")
+    axes.set_xlabel("rate" if of_rule else "rate / (1 - momentum)", fontsize=9)
+    axes.set_ylabel("NLL (nats)", fontsize=9)
+    axes.tick_params(labelsize=8)
+    low, high = (min(y), max(y)) if y else (0.1, 1.0)
+    ticks = [tick for tick in (0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 5, 10, 100) if low / 1.2 <= tick <= 1.2 * high]
+    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    axes.minorticks_off()
     axes.grid(alpha=0.25)

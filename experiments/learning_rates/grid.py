@@ -78,23 +78,27 @@ def train(
 
 
 def answer(
-    problem: Problem, name: rules.Name, key: jax.Array, state: training.State, held_back: data.Split
-) -> tuple[jax.Array, ...]:
-    """The fields of an `Answer` but for the last."""
+    problem: Problem, name: rules.Name, key: jax.Array, last: tuple[training.State, jax.Array], held_back: data.Split
+) -> Answer:
+    """How a run ended that has come to its last state, and whether all was finite on the way."""
+    state, finite = last
     method = rules.make(name, problem.setting, 0.0, 0.0)
     apply_fn = prediction.network(problem.model, state, jnp.zeros(0))
     logits = apply_fn(prediction.shipped(method, state), held_back.images)
     accuracy = jnp.mean(jnp.argmax(logits, -1) == held_back.labels)
     nll = optax.softmax_cross_entropy_with_integer_labels(logits, held_back.labels).mean()
+    diverged = ~(finite & jnp.isfinite(nll))
     if not method.is_posterior:
-        return accuracy, nll, *3 * [jnp.array(jnp.nan)]
-    natural = state.params[0]
+        nothing = jnp.array(jnp.nan)
+        return Answer(accuracy, nll, nothing, nothing, nothing, diverged)
     sample_key = jax.random.split(key, 4)[3]
     mean = bb.posterior_predictive(
-        apply_fn, natural, sample_key, held_back.images, num_samples=problem.eval_samples, chunk_size=1
+        apply_fn, state.params[0], sample_key, held_back.images, num_samples=problem.eval_samples, chunk_size=1
     ).probabilities
-    of_mean = bb.metrics.accuracy(mean, held_back.labels), bb.metrics.negative_log_likelihood(mean, held_back.labels)
-    return accuracy, nll, *of_mean, bb.diagnostics.entropy_bits_per_weight(natural)
+    accuracy_mean = bb.metrics.accuracy(mean, held_back.labels)
+    nll_mean = bb.metrics.negative_log_likelihood(mean, held_back.labels)
+    entropy_bits = bb.diagnostics.entropy_bits_per_weight(state.params[0])
+    return Answer(accuracy, nll, accuracy_mean, nll_mean, entropy_bits, diverged)
 
 
 def run(
@@ -102,15 +106,13 @@ def run(
     name: rules.Name,
     cells_at_once: int,
     key: jax.Array,
-    parts: tuple[data.Split, data.Split],
+    parts: tuple[data.Split, ...],
     cells: tuple[jax.Array, jax.Array],
 ) -> Answer:
     """All cells (rates, momenta) [cell] of a method and a seed, so many at once as fit; ``jit`` it outside."""
     images, held_back = parts
 
     def of_cell(cell: tuple[jax.Array, jax.Array]) -> Answer:
-        state, finite = train(problem, name, key, images, cell)
-        numbers = answer(problem, name, key, state, held_back)
-        return Answer(*numbers, ~(finite & jnp.isfinite(numbers[1])))
+        return answer(problem, name, key, train(problem, name, key, images, cell), held_back)
 
     return jax.lax.map(of_cell, cells, batch_size=cells_at_once)

@@ -24,7 +24,7 @@ from experiments.common import methods, training
 
 Name = Literal["sgd", "ste", "bayesbinn", "bayesbinn_heavy_ball", "pmf"]
 NAMES: tuple[Name, ...] = get_args(Name)
-Number = float | jax.Array
+Number = Any  # a float, or an array that may be traced
 
 
 class Setting(NamedTuple):
