@@ -113,8 +113,8 @@ def mnist_cnn() -> Config:
         methods=("sgd",),
         network=networks.CNN(norm="none", dropout=0.25),
         train_images=1000,
-        eval_images=2000,
-        epochs=10,
+        eval_images=1000,
+        epochs=5,
         cells_at_once=1,
     )
 

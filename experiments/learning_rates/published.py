@@ -4,14 +4,6 @@ from experiments.common.tables import Column, Line, Table
 from experiments.learning_rates.presets import CLAIMED
 from experiments.learning_rates.rules import RULES
 
-PAIRS = [  # of the table of several cells: the claimed one, and others that differ from it in one of the two
-    CLAIMED,
-    (0.001, 0.874),
-    (0.1, 0.874),
-    (0.016, 0.0),
-    (0.1, 0.0),
-]
-
 
 def _standings(line: Line) -> list[Line]:
     """A line for each method and seed of a run."""
@@ -23,11 +15,12 @@ def _standings(line: Line) -> list[Line]:
         cells = line["num_cells"]
         facts = {
             "label": RULES[found["method"]].label,
+            "network": line["config"]["network"],
             "best_pair": _pair(found["accuracy_best_cell"]),
             "best_pair_nll": _pair(found["nll_best_cell"]),
             "rank": _rank(found["accuracy_rank"], found["accuracy_tied"], cells),
             "rank_nll": _rank(found["nll_rank"], found["nll_tied"], cells),
-            "within": f"{found['accuracy_within']} ({'' if found['accuracy_claimed_within'] else 'not '}the claimed)",
+            "within": f"{found['accuracy_within']}, {'with' if found['accuracy_claimed_within'] else 'without'} it",
             "diverged": found["diverged_cells"],
         }
         for i in range(line["seeds"]):
@@ -40,13 +33,14 @@ def _standings(line: Line) -> list[Line]:
     return lines
 
 
-def _pairs(line: Line) -> list[Line]:
-    """A line for each method, seed and some of the pairs."""
+def _cells(line: Line) -> list[Line]:
+    """A line for each method, cell and seed."""
+    kl_weight = line["config"]["kl_weight"]
     return [
-        line | {"label": RULES[row["method"]].label, "pair": _pair(pair), "accuracy": accuracy, "nll": nll}
+        line
+        | {"label": f"learning rule, KL weight {kl_weight:g}" if row["method"] == "bayesbinn" else "STE"}
+        | {"rate": row["rate"], "momentum": row["momentum"], "accuracy": accuracy, "nll": nll}
         for row in line["rows"]
-        for pair in PAIRS
-        if (row["rate"], row["momentum"]) == pair
         for accuracy, nll in zip(row["accuracy_of_seeds"], row["nll_of_seeds"], strict=True)
     ]
 
@@ -59,7 +53,7 @@ def _rank(rank: int | None, tied: int | None, cells: int) -> str:
     return "diverged" if rank is None else f"{rank} of {cells}" + (f", {tied} equal" if tied else "")
 
 
-RUN = (Column("images", "dataset"), Column("epochs", "epochs"), Column("method", "label"))
+RUN = (Column("images", "dataset"), Column("network", "network"), Column("epochs", "epochs"), Column("method", "label"))
 TABLES = {
     "standings": Table(
         "grids",
@@ -68,7 +62,7 @@ TABLES = {
             Column("claimed (%)", "claimed", 2, 100),
             Column("behind by (points)", "distance", 2, 100),
             Column("its rank", "rank"),
-            Column("pairs within one error of the best", "within"),
+            Column("within one error of the best", "within"),
             Column("best pair", "best_pair"),
             Column("best pair by NLL", "best_pair_nll"),
             Column("rank of the claimed by NLL", "rank_nll"),
@@ -77,10 +71,10 @@ TABLES = {
         RUN,
         _standings,
     ),
-    "pairs": Table(
-        "grids",
+    "wider": Table(
+        "wider",
         (Column("accuracy (%)", "accuracy", 2, 100), Column("NLL", "nll", 3)),
-        (*RUN, Column("(rate, momentum)", "pair")),
-        _pairs,
+        (Column("digits, 100 epochs", "label"), Column("rate", "rate"), Column("momentum", "momentum")),
+        _cells,
     ),
 }
