@@ -32,10 +32,10 @@ def standing(scores: np.ndarray, claimed: int) -> dict[str, Any]:
     found: dict[str, Any] = nothing | {"best": best}
     if scores.shape[1] > 1:
         error = scores[best].std(ddof=1) / scores.shape[1] ** 0.5
-        near = finite & (means >= means[best] - error)
+        near = finite & (means >= means[best] - error - 1e-6)
         found |= {"within": int(near.sum()), "claimed_within": bool(near[claimed])}
     if finite[claimed]:
-        equal = np.isclose(means, means[claimed], rtol=0, atol=1e-9)  # sums of the same numbers in another order
+        equal = np.isclose(means, means[claimed], rtol=0, atol=1e-6)  # scores are float32
         found["rank"] = int(1 + np.sum(finite & ~equal & (means > means[claimed])))
         found["tied"] = int(equal.sum() - 1)
         found["distance"] = (scores[best] - scores[claimed]).tolist()
