@@ -35,8 +35,8 @@ from experiments.learning_rates.presets import CLAIMED, PRESETS, Config
 from experiments.learning_rates.standing import standing
 
 Row = dict[str, Any]
-BOTH = ("accuracy", "nll")
-MEASURED = (*BOTH, "accuracy_mean", "nll_mean", "entropy_bits")
+SCORES = {"accuracy": "accuracy", "nll": "NLL", "accuracy_mean": "accuracy of the mean", "nll_mean": "NLL of the mean"}
+MEASURED = (*SCORES, "entropy_bits")
 
 
 class Prepared(NamedTuple):
@@ -145,23 +145,22 @@ def summarize(found: list[Row]) -> list[Row]:
             row[field] = statistics.fmean(values) if whole else None
             row[f"{field}_std"] = statistics.stdev(values) if whole and len(values) > 1 else None
         row["diverged"] = sum(line["diverged"] for line in lines)
-        rows.append(row | {f"{field}_of_seeds": [line[field] for line in lines] for field in BOTH})
+        rows.append(row | {f"{field}_of_seeds": [line[field] for line in lines] for field in SCORES})
     return rows
 
 
 def stand(name: rules.Name, rows: list[Row]) -> Row:
-    """Where the claimed cell stands in the grid of a method, by accuracy and by NLL; no rank if it has no such cell."""
+    """Where the claimed cell stands in the grid of a method, by each score there is; no rank if it has no such cell."""
     mine = [row for row in rows if row["method"] == name]
     at = [(row["rate"], row["momentum"]) for row in mine]
-    found: Row = {
-        "method": name,
-        "diverged_cells": sum(row["diverged"] > 0 for row in mine),
-        "in_grid": CLAIMED in at,
-    }
+    diverged_cells = sum(row["diverged"] > 0 for row in mine)
+    found: Row = {"method": name, "diverged_cells": diverged_cells, "in_grid": CLAIMED in at}
     claimed = at.index(CLAIMED) if CLAIMED in at else 0
-    for field, sign in (("accuracy", 1), ("nll", -1)):
+    for field in SCORES:
         scores = np.array([row[f"{field}_of_seeds"] for row in mine], np.float64)  # of None it makes NaN
-        of_field = standing(sign * scores, claimed)
+        if field.endswith("_mean") and np.isnan(scores).all():
+            continue
+        of_field = standing(scores if field.startswith("accuracy") else -scores, claimed)
         best = of_field.pop("best")
         if CLAIMED not in at:
             of_field = {"within": of_field["within"]}
@@ -178,11 +177,11 @@ def show(results: dict[str, Any]) -> None:
     def text(value: Any, style: str = "{}") -> str:
         return "-" if value is None else style.format(value)
 
-    def row(found: Row, field: str, style: str) -> list[str]:
-        best = found[f"{field}_best_cell"]
+    def cells(found: Row, field: str) -> list[str]:
+        best, style = found[f"{field}_best_cell"], "{:.2%}" if field.startswith("accuracy") else "{:.4f}"
         return [
             rules.RULES[found["method"]].label,
-            "accuracy" if field == "accuracy" else "NLL",
+            SCORES[field],
             "-" if best is None else "({:g}, {:g})".format(*best),
             text(found[f"{field}_best"], style),
             text(found[f"{field}_claimed"], style),
@@ -192,15 +191,14 @@ def show(results: dict[str, Any]) -> None:
         ]
 
     console.write_table(
-        f"{results['dataset']}, {results['seeds']} seeds, images held back: the pair ({CLAIMED[0]}, {CLAIMED[1]})",
+        f"{results['dataset']}, seeds: {results['seeds']}, images held back: the pair ({CLAIMED[0]}, {CLAIMED[1]})",
         ("", "by", "best pair", "best", "claimed", "its rank", "pairs within 1 error of the best", "diverged"),
-        [
-            row(found, field, style)
-            for found in results["standings"]
-            for field, style in (("accuracy", "{:.2%}"), ("nll", "{:.4f}"))
-        ],
+        [cells(found, field) for found in results["standings"] for field in SCORES if f"{field}_within" in found],
     )
-    console.write("a pair: (rate, momentum); diverged: pairs of which a seed did, which have no mean and no rank")
+    console.write(
+        "a pair: (rate, momentum); the mean: of networks drawn from a posterior, else the network that is shipped; "
+        "diverged: pairs of which a seed did, which have no mean over the seeds and no rank"
+    )
 
 
 EXPERIMENT = command.Experiment("learning_rates", Config, PRESETS, prepare, run, show)

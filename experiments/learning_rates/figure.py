@@ -30,9 +30,11 @@ def draw(path: Path, results: dict[str, Any], config: Config) -> None:
     axes = panels.subplots(count, 2, squeeze=False, width_ratios=(size[0] - 4.2, 3.6))
     for (left, right), name in zip(axes, config.methods, strict=True):
         rows = [row for row in results["rows"] if row["method"] == name]
-        _heat_map(left, rows, config)
-        left.set_title(f"{RULES[name].label}: accuracy in %", fontsize=10.5, fontweight="bold")
-        _over_effective_rate(right, rows)
+        of = "_mean" if any(row["accuracy_mean"] is not None for row in rows) else ""
+        drawn = f", mean of {config.eval_samples} networks" if of else ""
+        _heat_map(left, [row[f"accuracy{of}"] for row in rows], config)
+        left.set_title(f"{RULES[name].label}{drawn}: accuracy in %", fontsize=10, fontweight="bold")
+        _over_effective_rate(right, rows, f"nll{of}")
     of_seeds = f"mean of {config.seeds} seeds" if config.seeds > 1 else "one seed"
     panels.suptitle(
         f"{config.dataset}, {config.epochs} epochs, images held back, {of_seeds}\n"
@@ -42,9 +44,9 @@ def draw(path: Path, results: dict[str, Any], config: Config) -> None:
     panels.savefig(path, dpi=110)
 
 
-def _heat_map(axes: Axes, rows: list[dict[str, Any]], config: Config) -> None:
+def _heat_map(axes: Axes, accuracies: list[float | None], config: Config) -> None:
     shape = len(config.rates), len(config.momenta)
-    values = np.array([row["accuracy"] for row in rows], np.float64).reshape(shape)
+    values = np.array(accuracies, np.float64).reshape(shape)  # of None it makes NaN
     finite = np.isfinite(values)
     best = np.nanmax(values) if finite.any() else 1.0
     axes.set_facecolor("#d9d9d9")
@@ -68,13 +70,13 @@ def _heat_map(axes: Axes, rows: list[dict[str, Any]], config: Config) -> None:
     axes.set_ylabel("rate", fontsize=9)
 
 
-def _over_effective_rate(axes: Axes, rows: list[dict[str, Any]]) -> None:
-    finite = [row for row in rows if row["nll"] is not None]
-    x, y, momentum = ([row[name] for row in finite] for name in ("effective_rate", "nll", "momentum"))
+def _over_effective_rate(axes: Axes, rows: list[dict[str, Any]], field: str) -> None:
+    finite = [row for row in rows if row[field] is not None]
+    x, y, momentum = ([row[name] for row in finite] for name in ("effective_rate", field, "momentum"))
     axes.scatter(x, y, c=momentum, cmap="plasma", vmin=0, vmax=1, s=26, edgecolors="black", linewidths=0.4)
     claimed = [row for row in finite if (row["rate"], row["momentum"]) == CLAIMED]
     for row in claimed:
-        axes.scatter(row["effective_rate"], row["nll"], s=150, facecolors="none", edgecolors=RED, linewidths=2.2)
+        axes.scatter(row["effective_rate"], row[field], s=150, facecolors="none", edgecolors=RED, linewidths=2.2)
     axes.set(xscale="log", yscale="log")
     of_rule = all(row["effective_rate"] == row["rate"] for row in rows) and rows[0]["method"] == "bayesbinn"
     axes.set_xlabel("rate" if of_rule else "rate / (1 - momentum)", fontsize=9)

@@ -6,31 +6,42 @@ from experiments.learning_rates.rules import RULES
 
 
 def _standings(line: Line) -> list[Line]:
-    """A line for each method and seed of a run."""
+    """A line for each method and seed of a run; of a posterior for its mode and for the mean of networks drawn."""
     lines = []
     for found in line["standings"]:
         rows = [row for row in line["rows"] if row["method"] == found["method"]]
-        at = {(row["rate"], row["momentum"]): row for row in rows}
-        best, claimed = at[tuple(found["accuracy_best_cell"])], at[CLAIMED]
-        cells = line["num_cells"]
-        facts = {
-            "label": RULES[found["method"]].label,
-            "network": line["config"]["network"],
-            "best_pair": _pair(found["accuracy_best_cell"]),
-            "best_pair_nll": _pair(found["nll_best_cell"]),
-            "rank": _rank(found["accuracy_rank"], found["accuracy_tied"], cells),
-            "rank_nll": _rank(found["nll_rank"], found["nll_tied"], cells),
-            "within": f"{found['accuracy_within']}, {'with' if found['accuracy_claimed_within'] else 'without'} it",
-            "diverged": found["diverged_cells"],
-        }
-        for i in range(line["seeds"]):
-            measured = {
-                "best": best["accuracy_of_seeds"][i],
-                "claimed": claimed["accuracy_of_seeds"][i],
-                "distance": found["accuracy_distance"] and found["accuracy_distance"][i],
-            }
-            lines.append(line | facts | measured)
+        has_mean = "accuracy_mean_best" in found
+        predictors = {"": "mode", "_mean": f"mean of {line['config']['eval_samples']}"} if has_mean else {"": ""}
+        for of, title in predictors.items():
+            label = ", ".join(filter(None, (RULES[found["method"]].label, title)))
+            lines += _seeds(line | {"label": label}, found, rows, of)
     return lines
+
+
+def _seeds(line: Line, found: Line, rows: list[Line], of: str) -> list[Line]:
+    """A line for each seed of a method, by the predictor whose scores end in ``of``."""
+    at = {(row["rate"], row["momentum"]): row for row in rows}
+    accuracy, nll = f"accuracy{of}", f"nll{of}"
+    best, claimed = at[tuple(found[f"{accuracy}_best_cell"])], at[CLAIMED]
+    near = [row for row in rows if row[accuracy] is not None and row[accuracy] > best[accuracy] - 0.01]
+    facts = {
+        "network": line["config"]["network"],
+        "best_pair": _pair(found[f"{accuracy}_best_cell"]),
+        "best_pair_nll": _pair(found[f"{nll}_best_cell"]),
+        "rank": _rank(found[f"{accuracy}_rank"], found[f"{accuracy}_tied"]),
+        "rank_nll": _rank(found[f"{nll}_rank"], found[f"{nll}_tied"]),
+        "within": f"{found[f'{accuracy}_within']}, {'with' if found[f'{accuracy}_claimed_within'] else 'without'} it",
+        "within_nll": f"{found[f'{nll}_within']}, {'with' if found[f'{nll}_claimed_within'] else 'without'} it",
+        "within_a_point": len(near),
+        "diverged": found["diverged_cells"],
+    }
+    distance = found[f"{accuracy}_distance"] or [None] * line["seeds"]
+    return [
+        line | facts | {"best": best_of_seed, "claimed": claimed_of_seed, "distance": behind}
+        for best_of_seed, claimed_of_seed, behind in zip(
+            best[f"{accuracy}_of_seeds"], claimed[f"{accuracy}_of_seeds"], distance, strict=True
+        )
+    ]
 
 
 def _cells(line: Line) -> list[Line]:
@@ -38,7 +49,7 @@ def _cells(line: Line) -> list[Line]:
     kl_weight = line["config"]["kl_weight"]
     return [
         line
-        | {"label": f"learning rule, KL weight {kl_weight:g}" if row["method"] == "bayesbinn" else "STE"}
+        | {"label": f"learning rule, mode, KL weight {kl_weight:g}" if row["method"] == "bayesbinn" else "STE"}
         | {"rate": row["rate"], "momentum": row["momentum"], "accuracy": accuracy, "nll": nll}
         for row in line["rows"]
         for accuracy, nll in zip(row["accuracy_of_seeds"], row["nll_of_seeds"], strict=True)
@@ -49,8 +60,8 @@ def _pair(cell: list[float] | tuple[float, float]) -> str:
     return "({:g}, {:g})".format(*cell)
 
 
-def _rank(rank: int | None, tied: int | None, cells: int) -> str:
-    return "diverged" if rank is None else f"{rank} of {cells}" + (f", {tied} equal" if tied else "")
+def _rank(rank: int | None, tied: int | None) -> str:
+    return "diverged" if rank is None else f"{rank}, {tied} equal" if tied else f"{rank}"
 
 
 RUN = (Column("images", "dataset"), Column("network", "network"), Column("epochs", "epochs"), Column("method", "label"))
@@ -62,10 +73,12 @@ TABLES = {
             Column("claimed (%)", "claimed", 2, 100),
             Column("behind by (points)", "distance", 2, 100),
             Column("its rank", "rank"),
-            Column("within one error of the best", "within"),
+            Column("within one error", "within"),
+            Column("within a point", "within_a_point"),
             Column("best pair", "best_pair"),
-            Column("best pair by NLL", "best_pair_nll"),
-            Column("rank of the claimed by NLL", "rank_nll"),
+            Column("rank by NLL", "rank_nll"),
+            Column("within one error", "within_nll"),
+            Column("best pair", "best_pair_nll"),
             Column("diverged", "diverged"),
         ),
         RUN,
