@@ -1,8 +1,10 @@
 """How the tables of RESULTS.md are made of the lines in results/."""
 
 from experiments.common.tables import Column, Line, Table
-from experiments.learning_rates.presets import CLAIMED
+from experiments.learning_rates.presets import CLAIMED, MOMENTA, RATES
 from experiments.learning_rates.rules import RULES
+
+PLACE = RATES.index(CLAIMED[0]) * len(MOMENTA) + MOMENTA.index(CLAIMED[1])  # of the claimed cell among the rows
 
 
 def _standings(line: Line) -> list[Line]:
@@ -22,7 +24,7 @@ def _seeds(line: Line, found: Line, rows: list[Line], of: str) -> list[Line]:
     """A line for each seed of a method, by the predictor whose scores end in ``of``."""
     at = {(row["rate"], row["momentum"]): row for row in rows}
     accuracy, nll = f"accuracy{of}", f"nll{of}"
-    best, claimed = at[tuple(found[f"{accuracy}_best_cell"])], at[CLAIMED]
+    best, claimed = at[tuple(found[f"{accuracy}_best_cell"])], rows[PLACE]
     near = [row for row in rows if row[accuracy] is not None and row[accuracy] > best[accuracy] - 0.01]
     facts = {
         "network": line["config"]["network"],
