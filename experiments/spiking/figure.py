@@ -15,7 +15,7 @@ from experiments.spiking import model, neuron
 from experiments.spiking.data import Data
 from experiments.spiking.presets import Config
 
-POINTS = 61  # of the map, in each direction
+POINTS = 51  # of the map, in each direction
 
 
 def draw(out: Path, config: Config, rows: list[dict[str, Any]], examples: Data) -> None:

@@ -123,7 +123,7 @@ class Answer(NamedTuple):
 
 
 def answer(network: Network, readouts: Sequence[jax.Array], burn_in: int, weights: Any, spikes: jax.Array) -> Answer:
-    """The class probabilities by the last layer, averaged over all steps but the first ones; spikes as in `over_time`."""
+    """The class probabilities by the last layer, averaged over all steps but the first ones."""
 
     def look(layers: list[Neurons]) -> tuple[jax.Array, jax.Array]:
         fired = jnp.concatenate([layer.spikes for layer in layers], axis=-1).mean(-1)

@@ -1,9 +1,10 @@
-"""How the tables of RESULTS.md are made of the lines in results/."""
+"""How the tables of RESULTS.md are made of the lines in results/, one for each run: of all its seeds and methods."""
 
-from functools import partial
-
+from experiments.common import changes
+from experiments.common.config import flat
 from experiments.common.tables import Column, Line, Table
 from experiments.spiking import model
+from experiments.spiking.presets import PRESETS
 
 COLUMNS = (
     Column("test accuracy (%)", "test_accuracy", 1, 100),
@@ -15,26 +16,25 @@ COLUMNS = (
     Column("posterior entropy (bits a weight)", "posterior_entropy_bits_per_weight", 3),
 )
 MINUTES = Column("minutes a seed", "minutes", 2)
-NOT_OF_A_ROW = ("methods", "seeds", "resume", "overwrite", "out")
 
 
-def rows_of(dataset: str, line: Line) -> list[Line]:
-    """A line for each predictor and seed of a run on a data set."""
-    if line["dataset"] != dataset:
-        return []
-    settings = {name: x for name, x in line["config"].items() if name not in NOT_OF_A_ROW}
-    start = "as released" if settings["init_scale"] == 10 else f"{settings['init_scale']:g}"
-    where = {name: line[name] for name in ("commit", "device", "jax_version")}
+def _rows(line: Line) -> list[Line]:
+    """A line for each predictor and seed of a run."""
+    config = {name: x for name, x in line["config"].items() if name != "methods"}  # those of a row are one
+    changed = changes.flags(changes.changes(config, flat(PRESETS[line["dataset"]]())))
+    of_run = {name: line[name] for name in ("commit", "device", "jax_version")}
+    of_run |= {"config": config, "changes": f"`{changed}`" if changed else "none"}
     return [
-        where
-        | row
-        | {"config": settings | {"seed": row["seed"]}, "title": model.title(row), "start": start}
-        | {"minutes": row["wall_seconds"] / 60 / line["seeds"]}
+        of_run | row | {"title": model.title(row), "minutes": row["wall_seconds"] / 60 / line["seeds"]}
         for row in line["rows"]
     ]
 
 
+def _table(name: str, columns: tuple[Column, ...]) -> Table:
+    return Table(name, columns, (Column("changes", "changes"), Column("predictor", "title")), _rows)
+
+
 TABLES = {
-    dataset: Table(dataset, (*COLUMNS, MINUTES), (Column("", "title"),), partial(rows_of, dataset))
-    for dataset in ("moons", "digits")
+    "moons": _table("moons", (*COLUMNS, MINUTES)),
+    "digits": _table("digits", (*(column for column in COLUMNS if column.title != "far"), MINUTES)),
 }
