@@ -63,7 +63,7 @@ def run(config: Config, prepared: Prepared, out: Path) -> dict[str, Any]:
     """Trains with each method, predicts, draws and returns the results."""
     examples = prepared.examples
     console.write(f"{examples.train.shape[1]:,} training, {examples.test.shape[1]:,} test examples a seed")
-    work = {name: partial(of_method, config, prepared, out, name) for name in config.methods}
+    work = {str(name): partial(of_method, config, prepared, out, name) for name in config.methods}
     rows, seconds = pieces.done(out, work)
     first = jax.tree.map(lambda x: x[0], examples)
     figure.draw(out, config, rows, first)
@@ -110,7 +110,9 @@ def of_method(config: Config, prepared: Prepared, out: Path, name: str) -> list[
         }
         said = ask(model.keys_of(seed), trained, asked)
         for predictor in (x for x in ("mode", "committee") if x in said):
-            rows.append(facts | {"predictor": predictor} | scores(said[predictor], of_seed.test_labels, far))
+            rows.append(
+                facts | {"predictor": predictor} | scores(said[predictor], jnp.asarray(of_seed.test_labels), far)
+            )
     return rows
 
 
@@ -138,7 +140,7 @@ def answers(
     return said
 
 
-def scores(said: neuron.Answer, labels: np.ndarray, far: int) -> dict[str, float | None]:
+def scores(said: neuron.Answer, labels: jax.Array, far: int) -> dict[str, float | None]:
     """How good answers are, and how unsure, at the test examples and at the points far from the training points."""
     probabilities = said.probabilities[: len(labels)]
     whole = bb.mixture_prediction(said.probabilities, said.entropy)

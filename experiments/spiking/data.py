@@ -46,7 +46,7 @@ def population_rates(x: jax.Array) -> jax.Array:
     return (0.5 + 0.5 * jnp.cos(jnp.pi * jnp.clip(from_centre, -1, 1))).reshape(*x.shape[:-1], -1)
 
 
-def spikes_of(dataset: str, key: jax.Array, examples: jax.Array, num_steps: int) -> jax.Array:
+def spikes_of(dataset: str, key: jax.Array, examples: jax.typing.ArrayLike, num_steps: int) -> jax.Array:
     """Draws the spikes that tell of examples, [time, n, neuron]; those of one do not depend on what comes after it."""
     rates = population_rates(jnp.asarray(examples)) if dataset == "moons" else jnp.asarray(examples)
     keys = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(len(rates)))
@@ -74,8 +74,8 @@ def _moons(seed: int, validation: bool) -> Data:
     (train, train_labels), (test, test_labels) = draw(NUM_TRAIN, 0), draw(NUM_TEST, 2 if validation else 1)
     low = train.min(0)
     size = train.max(0) - low
-    scaled = (np.float32((x - low) / size) for x in (train, test))
-    return Data(next(scaled), train_labels, next(scaled), test_labels, low, size)
+    in_square = [((x - low) / size).astype(np.float32) for x in (train, test)]
+    return Data(in_square[0], train_labels, in_square[1], test_labels, low, size)
 
 
 def _digits(seed: int, validation: bool) -> Data:
@@ -85,8 +85,8 @@ def _digits(seed: int, validation: bool) -> Data:
         train, held = data.holdout(len(images.labels), 0.2, seed)
         test_images = data.Split(images.images[held], images.labels[held])
         images = data.Split(images.images[train], images.labels[train])
-    labels = (np.asarray(x.labels) for x in (images, test_images))
-    return Data(flat(images), next(labels), flat(test_images), next(labels), np.zeros(1), np.ones(1))
+    train_labels, test_labels = np.asarray(images.labels), np.asarray(test_images.labels)
+    return Data(flat(images), train_labels, flat(test_images), test_labels, np.zeros(1), np.ones(1))
 
 
 def _pixels(dataset: data.Dataset, split: data.Split) -> np.ndarray:

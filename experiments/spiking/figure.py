@@ -40,7 +40,9 @@ def _maps(out: Path, rows: list[dict[str, Any]], examples: Data) -> Figure:
         axes.contour(x, x, said.probabilities[:, 1].reshape(shape), levels=[0.5], colors="black", linewidths=1.4)
         for label, marker, color in ((0, "o", "#5a2a00"), (1, "^", ORANGE)):
             chosen = examples.train[examples.train_labels == label]
-            axes.scatter(*chosen.T, s=12, marker=marker, color=color, edgecolors="white", linewidths=0.4)
+            axes.scatter(
+                chosen[:, 0], chosen[:, 1], s=12, marker=marker, color=color, edgecolors="white", linewidths=0.4
+            )
         accuracy = f"test accuracy {row['test_accuracy']:.1%}"
         axes.set_title(f"{model.title(row)}\n", fontsize=12, fontweight="bold")
         axes.text(
@@ -91,7 +93,7 @@ def _raster(out: Path, config: Config, rows: list[dict[str, Any]], examples: Dat
     label = int(examples.test_labels[0])
     what = f"A {label} in {config.time_steps} steps on its way through one network ({model.title(row)})"
     figure.suptitle(what, fontsize=13, fontweight="bold")
-    left, right = figure.subfigures(1, 2, width_ratios=(1, 4))
+    left, right = figure.subfigures(1, 2, width_ratios=[1, 4]).ravel()
     image = left.subplots()
     image.imshow(examples.test[0].reshape(8, 8), cmap="Greys")
     image.set(xticks=[], yticks=[], title="pixels: rates")
@@ -104,7 +106,8 @@ def _raster(out: Path, config: Config, rows: list[dict[str, Any]], examples: Dat
 
 def _spikes(axes: Axes, title: str, train: np.ndarray) -> None:
     """A dot for each spike; the train is [time, neuron]."""
-    axes.scatter(*np.nonzero(train), s=3, color="black", linewidths=0)
+    times, neurons = np.nonzero(train)
+    axes.scatter(times, neurons, s=3, color="black", linewidths=0)
     axes.set_title(title, fontsize=10, loc="left")
     axes.set(ylim=(-1, train.shape[1]), ylabel="neuron")
 

@@ -74,10 +74,10 @@ def step_loss(network: Network, readouts: Sequence[jax.Array]) -> LossFn:
     def loss_fn(
         weights: Any, layers: list[Neurons], spikes: jax.Array, labels: jax.Array
     ) -> tuple[jax.Array, list[Neurons]]:
-        layers = network.apply({"params": weights}, layers, spikes)
-        of_layers = map(neuron.logits, layers, readouts)
+        after: Any = network.apply({"params": weights}, layers, spikes)
+        of_layers = map(neuron.logits, after, readouts)
         losses = [optax.softmax_cross_entropy_with_integer_labels(x, labels).mean() for x in of_layers]
-        return sum(losses), layers
+        return jnp.sum(jnp.stack(losses)), after
 
     return loss_fn
 

@@ -104,8 +104,8 @@ def over_time(network: Network, weights: Any, spikes: jax.Array, look: Callable[
     """Runs a network from rest: what ``look(layers)`` sees in each step, given spikes [time, batch, input]."""
 
     def step(layers: list[Neurons], spikes: jax.Array) -> tuple[list[Neurons], Any]:
-        layers = network.apply({"params": weights}, layers, spikes)
-        return layers, look(layers)
+        after: Any = network.apply({"params": weights}, layers, spikes)
+        return after, look(after)
 
     return jax.lax.scan(step, network.at_rest(spikes[0]), spikes)[1]
 

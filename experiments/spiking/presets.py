@@ -3,11 +3,12 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from experiments.common.config import MOST_EPOCHS, MOST_SAMPLES, MOST_SEEDS, Run, check_ranges, check_widths
 
-METHODS = ("bayesbinn", "ste", "full_precision")
+Name = Literal["bayesbinn", "ste", "full_precision"]
+METHODS: tuple[Name, ...] = get_args(Name)
 Update = Literal["each_step", "one_sample", "one_update", "through_time"]
 
 
@@ -23,7 +24,7 @@ class Config(Run):
     """Names what is told by spikes: two half moons, or the digits that come with scikit-learn."""
     validation: bool = False
     """Scores on other examples than those of the test, to compare settings by."""
-    methods: tuple[Literal["bayesbinn", "ste", "full_precision"], ...] = METHODS
+    methods: tuple[Name, ...] = METHODS
     """Names the methods that are compared."""
     hidden: tuple[int, ...] = (128, 128)
     """Sets the number of neurons of each layer."""
