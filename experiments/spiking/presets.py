@@ -82,7 +82,16 @@ class Config(Run):
             raise ValueError("resume must not be given together with overwrite, got both")
 
 
-_digits: dict[str, Any] = {"dataset": "digits", "time_steps": 40, "batch_size": 50}
+_digits: dict[str, Any] = {
+    "dataset": "digits",
+    "time_steps": 40,
+    "batch_size": 50,
+    "epochs": 15,
+    "learning_rate": 1e-2,
+    "temperature": 0.3,
+    "kl_weight": 0.03,
+    "real_learning_rate": 1e-2,
+}
 
 PRESETS: dict[str, Callable[..., Config]] = {
     "moons": partial(Config, preset="moons"),
