@@ -93,14 +93,14 @@ def _raster(out: Path, config: Config, rows: list[dict[str, Any]], examples: Dat
     label = int(examples.test_labels[0])
     what = f"A {label} in {config.time_steps} steps on its way through one network ({model.title(row)})"
     figure.suptitle(what, fontsize=13, fontweight="bold")
-    left, right = figure.subfigures(1, 2, width_ratios=[1, 4]).ravel()
-    image = left.subplots()
-    image.imshow(examples.test[0].reshape(8, 8), cmap="Greys")
-    image.set(xticks=[], yticks=[], title="pixels: rates")
-    panels = right.subplots(len(trains) + 1, 1, sharex=True)
-    for axes, (name, train) in zip(panels, trains, strict=False):
-        _spikes(axes, f"{name}: {float(train.mean()):.2f} spikes a neuron and step", np.asarray(train))
-    _answers(panels[-1], probabilities, label, config.burn_in)
+    names = [*(name for name, _ in trains), "answer"]
+    panels = figure.subplot_mosaic([["image", name] for name in names], width_ratios=[1, 4])
+    panels["image"].imshow(examples.test[0].reshape(8, 8), cmap="Greys")
+    panels["image"].set(xticks=[], yticks=[], title="pixels: rates")
+    for name, train in trains:
+        _spikes(panels[name], f"{name}: {float(train.mean()):.2f} spikes a neuron and step", np.asarray(train))
+        panels[name].set(xlim=(-0.5, config.time_steps + 2), xticklabels=[])
+    _answers(panels["answer"], probabilities, label, config.burn_in)
     return figure
 
 
@@ -124,4 +124,4 @@ def _answers(axes: Axes, probabilities: jax.Array, label: int, burn_in: int) -> 
     axes.set_title(
         "probability of each class, averaged so far (grey: burn-in, which does not count)", fontsize=10, loc="left"
     )
-    axes.set(xlabel="time step", xlim=(-0.5, steps[-1] + 3), ylim=(0, 1.02), ylabel="probability")
+    axes.set(xlabel="time step", xlim=(-0.5, len(probabilities) + 2), ylim=(0, 1.02), ylabel="probability")
