@@ -89,7 +89,8 @@ _digits: dict[str, Any] = {
     "epochs": 15,
     "learning_rate": 1e-2,
     "temperature": 0.3,
-    "kl_weight": 0.03,
+    "kl_weight": 0.1,
+    "ste_learning_rate": 1.0,
     "real_learning_rate": 1e-2,
 }
 

@@ -15,7 +15,6 @@ COLUMNS = (
     Column("spikes a neuron and step", "spikes_per_neuron_and_step", 3),
     Column("posterior entropy (bits a weight)", "posterior_entropy_bits_per_weight", 3),
 )
-MINUTES = Column("minutes a seed", "minutes", 2)
 
 
 def _rows(line: Line) -> list[Line]:
@@ -24,10 +23,7 @@ def _rows(line: Line) -> list[Line]:
     changed = changes.flags(changes.changes(config, flat(PRESETS[line["dataset"]]())))
     of_run = {name: line[name] for name in ("commit", "device", "jax_version")}
     of_run |= {"config": config, "changes": f"`{changed}`" if changed else "none"}
-    return [
-        of_run | row | {"title": model.title(row), "minutes": row["wall_seconds"] / 60 / line["seeds"]}
-        for row in line["rows"]
-    ]
+    return [of_run | row | {"title": model.title(row)} for row in line["rows"]]
 
 
 def _table(name: str, columns: tuple[Column, ...]) -> Table:
@@ -35,6 +31,6 @@ def _table(name: str, columns: tuple[Column, ...]) -> Table:
 
 
 TABLES = {
-    "moons": _table("moons", (*COLUMNS, MINUTES)),
-    "digits": _table("digits", (*(column for column in COLUMNS if column.title != "far"), MINUTES)),
+    "moons": _table("moons", COLUMNS),
+    "digits": _table("digits", tuple(column for column in COLUMNS if column.title != "far")),
 }
