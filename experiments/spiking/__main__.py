@@ -89,7 +89,7 @@ def of_method(config: Config, prepared: Prepared, out: Path, name: str) -> list[
         spikes = data.spikes_of(config.dataset, keys.train_spikes, of_seed.train, config.time_steps)
         return train(keys.fit, readouts_of(keys.readouts), spikes, of_seed.train_labels)
 
-    seeds = jnp.arange(config.seed, config.seed + config.seeds, dtype=jnp.uint32)
+    seeds = jnp.asarray(np.arange(config.seed, config.seed + config.seeds).astype(np.uint32))
     fitted, seconds = full_batch.compile_and_run(bb.over_leading_axis(fit), seeds, examples)
     if not all(np.isfinite(x).all() for x in jax.tree.leaves(fitted)):
         raise FloatingPointError(f"a loss or a parameter of {name} is not finite")
