@@ -113,7 +113,7 @@ def test_every_method_learns_the_task_at_hand(tmp_path, method):
     matrix = results["accuracy_matrix_mode"]
     assert matrix[0][0] > 0.8
     assert matrix[1][1] > 0.8 or method == "pmf"  # whose latent weights have become too large to follow
-    no_posterior = method not in ("bayesbinn", "bimu")
+    no_posterior = method not in ("bayesbinn", "bimu", "cbln")
     assert (results["test_accuracy_mean"] is None) == no_posterior
     assert (results["eval_samples"] is None) == no_posterior
     assert (results["posterior_entropy_bits_per_weight"] is None) == no_posterior
@@ -287,7 +287,7 @@ def test_loss_that_is_not_finite_ends_the_run_without_results(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--preset", "split-mnist"], ["--preset", "split-mnist", "permuted-digits", "permuted-mnist"]),
+        (["--preset", "rotated-mnist"], ["--preset", "rotated-mnist", "permuted-digits", "permuted-mnist"]),
         (["--method", "vcl"], ["--method", "vcl", "bayesbinn", "ste", "bop", "bimu"]),
         (["--prior", "next"], ["--prior", "next"]),
         (["--method", "ste", "--prior", "none"], ["--prior", "--method ste"]),
