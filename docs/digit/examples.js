@@ -2,7 +2,7 @@
 
 export const EXAMPLES = [
   [arc(0.5, 0.5, 0.19, 0.28, -80, -440)],
-  [[[0.42, 0.33], [0.54, 0.2], [0.5, 0.8]]],
+  [[[0.46, 0.29], [0.54, 0.2], [0.5, 0.8]]],
   [[...arc(0.49, 0.36, 0.17, 0.16, -170, 35), [0.33, 0.78], [0.71, 0.75]]],
   [[...arc(0.47, 0.35, 0.15, 0.14, -150, 90), ...arc(0.47, 0.65, 0.19, 0.17, -90, 145)]],
   [[[0.39, 0.22], [0.32, 0.54], [0.7, 0.51]], [[0.62, 0.25], [0.57, 0.82]]],
@@ -15,7 +15,7 @@ export const EXAMPLES = [
 
 /** Points of an ellipse around (x, y), from one angle to another in degrees: 0 is right, 90 below. */
 function arc(x, y, width, height, from, to) {
-  const steps = Math.ceil(Math.abs(to - from) / 15);
+  const steps = Math.ceil(Math.abs(to - from) / 5);
   return Array.from({ length: steps + 1 }, (_, i) => {
     const angle = ((from + ((to - from) * i) / steps) * Math.PI) / 180;
     return [x + width * Math.cos(angle), y + height * Math.sin(angle)];

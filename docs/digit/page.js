@@ -23,6 +23,11 @@ const drawing = paper(at("paper"), (when) => {
   changed(when);
 });
 
+/** Ends when all changes are answered. */
+export async function answered() {
+  while (busy || due !== null) await new Promise(requestAnimationFrame);
+}
+
 /** Answers the newest change; those that come while the networks compute are answered by one answer. */
 async function changed(when) {
   due = when;

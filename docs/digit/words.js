@@ -44,11 +44,11 @@ export function counted(networks) {
     .join(", ");
 }
 
-/** 0.987 as "99 %"; never 100 % or 0 % of what is not. */
+/** 0.987 as "99\u00a0%"; never 100 % or 0 % of what is not. */
 export function percent(share) {
-  if (share > 0 && share < 0.005) return "< 1 %";
-  if (share < 1 && share >= 0.995) return "> 99 %";
-  return `${Math.round(100 * share)} %`;
+  if (share > 0 && share < 0.005) return "<\u00a01\u00a0%";
+  if (share < 1 && share >= 0.995) return ">\u00a099\u00a0%";
+  return `${Math.round(100 * share)}\u00a0%`;
 }
 
 /** 1476812 as "1.48 MB". */
