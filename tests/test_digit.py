@@ -21,11 +21,21 @@ DRAWN = (0, 4, 7, 8)  # examples that are drawn again by hand
 
 @pytest.fixture(scope="module")
 def committee():
-    """What JAX says of grey values [784], from the packed file of the same networks."""
+    """What JAX says of grey values [n * 784], from the packed file of the same networks."""
     kept = classifier.load_packed(PAGE / "committee.packed.safetensors")
     networks = kept.network.weights, kept.network.batch_stats
     predict = jax.jit(partial(bb.committee_predictive, kept.apply_fn))
-    return lambda pixels: predict(networks, kept.preprocess(pixels.reshape(1, 28, 28, 1)))
+    return lambda pixels: predict(networks, kept.preprocess(pixels.reshape(-1, 28, 28, 1)))
+
+
+@pytest.fixture(scope="module")
+def mnist():
+    """The test images [n, 28, 28] as they are, and their labels."""
+    try:
+        ((images, labels),) = data.load_tfds("mnist", ("test",))
+    except FileNotFoundError as error:
+        pytest.skip(str(error))
+    return images[..., 0], labels
 
 
 @pytest.fixture(scope="module")
@@ -176,20 +186,33 @@ def test_images_of_strokes_are_those_of_the_definition(tab):
     assert tab.evaluate("import('/ink.js').then((module) => module.pixelsOf([]).some((grey) => grey))") is False
 
 
-def test_images_of_strokes_are_as_those_of_mnist(tab):
-    """Longer side, centre of mass and mean grey value, of the images that the networks were trained on."""
-    try:
-        images = np.asarray(data.load_tfds("mnist", ("test",))[0][0][..., 0], float)
-    except FileNotFoundError as error:
-        pytest.skip(str(error))
+def test_images_of_strokes_are_as_those_of_mnist(tab, mnist):
+    """Longer side, centre of mass and mean grey value."""
+    images = mnist[0][:2000].astype(float)
     assert np.mean([longer_side(image) == 20 for image in images]) > 0.99
     centres = np.array([centre_of(image) for image in images])
     assert np.abs(centres - 14.5).max() < 0.51
-    np.testing.assert_allclose(centres.mean(0), 14.5, atol=0.02)
+    np.testing.assert_allclose(centres.mean(0), 14.5, atol=0.05)
     drawn = [ink(strokes) for strokes in tab.examples]
     assert {longer_side(image) for image in drawn} <= {20, 21}  # it may lie across pixels
     assert max(np.abs(centre_of(image) - 14.5).max() for image in drawn) <= 1 / 16 + 1e-9
     assert 0.85 < np.mean(drawn) / np.mean(images) < 1.15
+
+
+def test_committee_knows_digits_and_not_shuffled_ones(committee, mnist):
+    """What the page says of its networks, within three standard errors of 2,000 images."""
+    images, labels = (part[:2000] for part in mnist)
+    unknown = float(re.findall(r"UNKNOWN = ([.0-9]+)", (PAGE / "words.js").read_text())[0]) * np.log(10)
+    said = committee(images)
+    shuffled = committee(np.random.default_rng(0).permuted(images.reshape(2000, 784), axis=1))
+    found = [
+        np.mean(said.probabilities.argmax(1) == labels),
+        *(np.mean(x.entropy >= unknown) for x in (said, shuffled)),
+    ]
+    for share, stated in zip(found, (0.984, 0.04, 0.98), strict=True):
+        assert abs(share - stated) < 3 * (stated * (1 - stated) / 2000) ** 0.5, found
+    recorded = json.loads((PAGE / "network.json").read_text())
+    assert abs(recorded["test_accuracy_mean"] - 0.984) < 5e-4 and "-dirty" not in recorded["commit"]
 
 
 @pytest.mark.parametrize("digit", DRAWN)
@@ -216,7 +239,7 @@ def test_shuffled_pixels_are_not_known(empty, committee):
         assert np.array_equal(np.sort(shuffled), np.sort(straight)) and not np.array_equal(shuffled, straight)
         assert wanted.entropy[0] > known.entropy[0] and wanted.mutual_information[0] > known.mutual_information[0]
         unknown.append(text(empty, "says") == "We do not know.")
-        assert text(empty, "shuffle") == "Put the pixels back"
+        assert text(empty, "shuffle") == "Put them back"
         empty.evaluate("document.getElementById('shuffle').click()")
         settle(empty)
         assert np.array_equal(pixels_of(empty), straight) and text(empty, "says") == "It is a 3."

@@ -36,7 +36,7 @@ async function changed(when) {
   at("clear").disabled = !drawn;
   at("shuffle").disabled = !drawn || !networks;
   at("shuffle").setAttribute("aria-pressed", order !== null);
-  at("shuffle").textContent = order ? "Put the pixels back" : "Shuffle the pixels";
+  at("shuffle").textContent = order ? "Put them back" : "Shuffle the pixels";
   at("paper").setAttribute("aria-label", `The drawing area, ${drawn ? "with a drawing" : "empty"}`);
   if (busy) return;
   busy = true;
@@ -99,8 +99,8 @@ function showAnswer(said) {
       tile.classList.toggle("other", vote !== digits[0]);
       tile.style.setProperty("--share", said.networks[i][vote]);
       tile.querySelector("b").textContent = vote;
-      tile.querySelector(".hidden").textContent = `, held for ${percent(said.networks[i][vote])} likely`;
-      tile.title = `network ${i + 1}: ${vote}, held for ${percent(said.networks[i][vote])} likely`;
+      tile.querySelector(".hidden").textContent = `, ${percent(said.networks[i][vote])} sure`;
+      tile.title = `network ${i + 1}: ${vote}, ${percent(said.networks[i][vote])} sure`;
     });
   at("count").textContent = counted(said.networks);
   const { all, ofImage, ofWeights } = unsureness(said);
@@ -113,14 +113,17 @@ function showAnswer(said) {
 
 function showNothing() {
   say({ kind: "empty", says: "Nothing is drawn yet.", because: "The networks answer while you draw." });
-  at("digits").querySelectorAll("tr").forEach((row) => bar(row, 0, () => "–", row.classList.remove("first")));
-  at("votes").querySelectorAll("li").forEach((tile) => {
+  for (const row of at("digits").querySelectorAll("tr")) {
+    bar(row, 0, () => "–");
+    row.classList.remove("first");
+  }
+  for (const tile of at("votes").querySelectorAll("li")) {
     tile.classList.remove("other");
     tile.style.setProperty("--share", 0);
     tile.querySelector("b").textContent = "–";
     tile.querySelector(".hidden").textContent = "no vote";
     tile.removeAttribute("title");
-  });
+  }
   at("count").textContent = "";
   showUnsureness(0, 0, 0, () => "–");
   at("alone").hidden = true;
