@@ -23,7 +23,7 @@ export function verdict(answer) {
   }
   const because =
     ofWeights > OF_WEIGHTS * all
-      ? "The networks contradict each other: they have never learned about such an image."
+      ? "Each network hesitates, and they contradict each other: they have never learned about such an image."
       : "Each network hesitates by itself: several digits are possible.";
   return { kind: "unknown", says: "We do not know.", because };
 }
