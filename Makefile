@@ -1,6 +1,7 @@
 # make demo    trains a binary network on real images and draws what it knows
 # make test    the whole test suite, with linter and type checker
 # make quick   the examples of the docstrings, and some tests of the library
+# make page    fetches onnxruntime-web by npm for the page docs/digit: python -m http.server --directory docs/digit
 #
 # All make their own environment first, in .venv, with the versions of constraints.txt. Others:
 #   make test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt                      the oldest supported
@@ -19,7 +20,11 @@ ifneq ($(words $(VENV)) $(words $(CONSTRAINTS)),1 1)
 $(error VENV and CONSTRAINTS must be paths without spaces, got VENV=$(VENV) CONSTRAINTS=$(CONSTRAINTS))
 endif
 
-.PHONY: demo test quick install clean
+# The page docs/digit runs networks with these two files of onnxruntime-web: of all its builds the smallest.
+RUNTIME = docs/digit/onnxruntime
+RUNTIME_FILES = ort.wasm.bundle.min.mjs ort-wasm-simd-threaded.wasm
+
+.PHONY: demo test quick page install clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python -m experiments.image_classification --preset digits-bayes --out runs/demo --overwrite
@@ -32,6 +37,17 @@ test: $(INSTALLED)
 
 quick: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q bbinn_jax README.md $(QUICK:%=tests/test_%.py)
+
+page: $(if $(shell command -v npm),$(RUNTIME)/copied)
+	@test -e $(RUNTIME)/copied || echo "skipped: npm is needed for the files of onnxruntime-web, without which docs/digit has no networks"
+
+$(RUNTIME)/copied: docs/npm/package-lock.json docs/npm/.npmrc
+	@echo "installing onnxruntime-web, half a minute"
+	@rm -rf build/npm && mkdir -p build/npm $(RUNTIME)
+	@cp docs/npm/package.json $^ build/npm
+	@cd build/npm && npm ci --ignore-scripts --no-audit --no-fund --silent
+	@cp $(RUNTIME_FILES:%=build/npm/node_modules/onnxruntime-web/dist/%) $(RUNTIME)
+	@rm -rf build/npm && touch $@
 
 install: $(INSTALLED)
 
