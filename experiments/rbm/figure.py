@@ -89,7 +89,7 @@ def _nishimori(axes: Axes, rows: list[Row]) -> None:
             x, y = (np.concatenate([row[name] for row in of_method]) for name in ("mean_squares", "mean_agreements"))
             axes.scatter(x, y, s=9, color=color, label=label, alpha=0.45, linewidths=0)
     axes.set(
-        title="Nishimori identity: exact Bayes lies on the diagonal, what lies below it is too sure",
+        title="Nishimori identity, a dot for each machine: below the line is too sure",
         xlabel="mean of mu^2, what the posterior thinks that it knows",
         ylabel="mean of mu W*, what it knows",
         xlim=(-0.02, 1.02),
@@ -100,7 +100,8 @@ def _nishimori(axes: Axes, rows: list[Row]) -> None:
 
 
 def images(path: Path, rows: list[Row], of: Images) -> None:
-    """Filters, samples and reconstructions, a row of the figure for each method."""
+    """Filters, samples and reconstructions of the first seed, a part of the figure for each method."""
+    rows = [row for row in rows if row["seed"] == rows[0]["seed"]]
     side = int(np.sqrt(of.test.shape[1]))
     figure = Figure(figsize=(14, 3.6 * len(rows)), layout="constrained")
     for part, row in zip(np.atleast_1d(figure.subfigures(len(rows), 1)), rows, strict=True):
@@ -110,7 +111,7 @@ def images(path: Path, rows: list[Row], of: Images) -> None:
         filters, samples, pairs = (np.array(row[name]) for name in SHOWN)
         noisy, restored = np.split(pairs, 2)
         kinds = {"filters (means)": filters, "samples": samples, "test, 10 % flipped": noisy, "restored": restored}
-        for axes, (title, pictures) in zip(part.subplots(len(kinds), 1), kinds.items(), strict=True):
+        for axes, (title, pictures) in zip(part.subplots(len(kinds)), kinds.items(), strict=True):
             tiles = np.pad(pictures.reshape(-1, side, side), ((0, 0), (0, 0), (0, 1)), constant_values=np.nan)
             axes.imshow(np.concatenate(tiles, axis=1), cmap="gray", vmin=-1, vmax=1)
             axes.set(xticks=[], yticks=[])
