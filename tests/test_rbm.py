@@ -22,10 +22,10 @@ def states(n):
     return np.array(list(itertools.product((-1.0, 1.0), repeat=n)))
 
 
-def exact_log_z(weights, bias=0.0):
+def exact_log_z(weights, bias):
     """By summing over all visible and hidden states."""
-    energies = [s @ weights @ h / np.sqrt(len(weights)) + bias @ h for s in states(len(weights)) for h in states(P)]
-    return np.log(np.sum(np.exp(energies)))
+    v, h = states(len(weights)), states(P)
+    return np.log(np.exp(v @ weights @ h.T / np.sqrt(len(weights)) + h @ bias).sum())
 
 
 def exact_log_p(weights):
@@ -89,7 +89,7 @@ def test_messages_give_ln_z_and_its_gradient(mean):
         )
         assert float(value) == pytest.approx(exact(mean), abs=0.01)
         error[published] = np.abs(gradient - exact_gradient).max()
-    assert error[False] < 0.015 < 0.05 < np.abs(exact_gradient).max()
+    assert error[False] < 0.015 < 0.04 < np.abs(exact_gradient).max()
     assert error[True] < 0.04
     assert error[False] < error[True]
 
