@@ -26,7 +26,7 @@ def planted(path: Path, rows: list[Row]) -> None:
     """Overlap against examples, a panel for each number of hidden units; below, how far posteriors can be trusted."""
     hidden_units = sorted({row["hidden_units"] for row in rows})
     figure = Figure(figsize=(14, 9), layout="constrained")
-    upper, lower = figure.subfigures(2, 1, height_ratios=(1, 1.05))
+    upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.05))[:, 0]
     panels = upper.subplots(1, len(hidden_units), sharey=True, squeeze=False)[0]
     for axes, p in zip(panels, hidden_units, strict=True):
         _overlaps(axes, [row for row in rows if row["hidden_units"] == p], p)
@@ -104,7 +104,7 @@ def images(path: Path, rows: list[Row], of: Images) -> None:
     rows = [row for row in rows if row["seed"] == rows[0]["seed"]]
     side = int(np.sqrt(of.test.shape[1]))
     figure = Figure(figsize=(14, 3.6 * len(rows)), layout="constrained")
-    for part, row in zip(np.atleast_1d(figure.subfigures(len(rows), 1)), rows, strict=True):
+    for part, row in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
         label = LABELS[row["method"]][0]
         error = f"{row['reconstruction_error']:.1%} of the pixels of a test image come back wrong"
         part.suptitle(f"{label}, P = {row['hidden_units']}, seed {row['seed']}: {error}", fontweight="bold")

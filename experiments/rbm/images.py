@@ -94,7 +94,7 @@ def learn(config: Config, images: Images, method: str, seed: int) -> list[dict[s
     own = sampled(mode, keys[3], machine.coins(keys[4], jnp.zeros((MANY, test.shape[1]))), SWEEPS)
     order = np.argsort(-np.abs(np.asarray(mean)).mean(axis=0))[:MANY]
     shown = (np.asarray(mean).T[order], own, jnp.concatenate([flipped[:MANY], reconstruct(mode, flipped[:MANY])]))
-    return [row | {name: np.round(x, 2).tolist() for name, x in zip(SHOWN, shown, strict=True)}]
+    return [row | {name: np.round(np.asarray(x), 2).tolist() for name, x in zip(SHOWN, shown, strict=True)}]
 
 
 def exactly(config: Config, method: str, key: jax.Array, weights: jax.Array, images: jax.Array) -> jax.Array:
