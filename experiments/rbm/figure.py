@@ -24,6 +24,7 @@ POSTERIORS = ("bayesbinn", "message_passing", "clipped_mean", "bayes")
 
 def planted(path: Path, rows: list[Row]) -> None:
     """Overlap against examples, a panel for each number of hidden units; below, how far posteriors can be trusted."""
+    rows = sorted(rows, key=lambda row: float(row["alpha"]))
     hidden_units = sorted({row["hidden_units"] for row in rows})
     figure = Figure(figsize=(14, 9), layout="constrained")
     upper, lower = figure.subfigures(2, 1, squeeze=False, height_ratios=(1, 1.05))[:, 0]

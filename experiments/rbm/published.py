@@ -58,5 +58,4 @@ TABLES = {
         (METHOD,),
         _methods,
     ),
-    "mnist": Table("mnist", OF_IMAGES, (METHOD,), _methods),
 }
