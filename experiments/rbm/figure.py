@@ -32,7 +32,8 @@ def planted(path: Path, rows: list[Row]) -> None:
     for axes, p in zip(panels, hidden_units, strict=True):
         _overlaps(axes, [row for row in rows if row["hidden_units"] == p], p)
     panels[0].set_ylabel("overlap of the mode with the true weights")
-    upper.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper", frameon=False)
+    known = {label: line for axes in panels for line, label in zip(*axes.get_legend_handles_labels(), strict=True)}
+    upper.legend(list(known.values()), list(known), loc="outside right upper", frameon=False)
     reliability, nishimori = lower.subplots(1, 2)
     last = hidden_units[min(1, len(hidden_units) - 1)]
     of_posteriors = [row for row in rows if row["method"] in POSTERIORS]
