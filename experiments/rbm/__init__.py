@@ -1,0 +1,1 @@
+"""Restricted Boltzmann machines with binary synapses, whose true weights are known."""

@@ -1,0 +1,61 @@
+"""How the tables of RESULTS.md are made of the lines in results/, and the numbers that others have published."""
+
+from experiments.common.tables import Column, Line, Table
+from experiments.rbm.presets import LABELS
+
+# Overlap of Huang's method at P = 2 by examples for each visible unit, read off a figure of the public reproduction.
+OVERLAPS = {1.0: 0.30, 2.0: 0.475, 3.0: 0.62, 4.0: 0.67, 5.0: 0.74}
+
+
+def _points(line: Line) -> list[Line]:
+    """A line for each method and point of a run; what is measured is a mean over all seeds of the run."""
+    rows = line["rows"] + line.get("bayes", [])
+    return [line | row | {"title": LABELS[row["method"]][0], "published": _published(row)} for row in rows]
+
+
+def _published(row: Line) -> float | None:
+    is_it = row["method"] == "clipped_mean" and row["hidden_units"] == 2
+    return OVERLAPS.get(row["alpha"]) if is_it else None
+
+
+def _methods(line: Line) -> list[Line]:
+    """A line for each method of a run on images."""
+    return [line | row | {"title": LABELS[row["method"]][0]} for row in line["rows"]]
+
+
+METHOD = Column("method", "title")
+OF_IMAGES = (
+    Column("reconstruction, wrong pixels (%)", "reconstruction_error", 2, 100),
+    Column("10 % flipped, wrong pixels (%)", "denoising_error", 2, 100),
+    Column("bits a weight", "entropy_bits", 3),
+)
+TABLES = {
+    "planted": Table(
+        "planted",
+        (
+            Column("overlap", "overlap", 3),
+            Column("std", "overlap_std", 3),
+            Column("published", "published", 3),
+            Column("weight ECE", "weight_ece_pooled", 3),
+            Column("mean(mu W*)", "mean_agreement", 3),
+            Column("mean(mu^2)", "mean_square", 3),
+            Column("gap", "nishimori_gap", 3),
+            Column("std of gap", "nishimori_gap_std", 3),
+            Column("test ln p, mode", "test_log_likelihood_mode", 3),
+            Column("mixture of 50", "test_log_likelihood", 3),
+            Column("std of mixture", "test_log_likelihood_std", 3),
+        ),
+        (Column("P", "hidden_units"), Column("alpha", "alpha"), METHOD),
+        _points,
+    ),
+    "digits": Table(
+        "digits",
+        (
+            Column("test ln p, mode", "test_log_likelihood_mode", 2),
+            Column("mixture of 50", "test_log_likelihood", 2),
+            *OF_IMAGES,
+        ),
+        (METHOD,),
+        _methods,
+    ),
+}
