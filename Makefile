@@ -1,5 +1,6 @@
 # make demo    trains a binary network on real images and draws what it knows
 # make test    the whole test suite, with linter and type checker
+# make docs    the documentation, in docs/_build/html, with its notebooks executed
 # make quick   the examples of the docstrings, and some tests of the library
 #
 # All make their own environment first, in .venv, with the versions of constraints.txt. Others:
@@ -12,14 +13,14 @@ CONSTRAINTS ?= constraints.txt
 # The whole clone is on the path (editable_mode=compat), so that experiments start from any folder.
 # Written last: an environment without it is made anew.
 INSTALLED = $(VENV)/installed-with-$(notdir $(CONSTRAINTS))
-SOURCES = bbinn_jax experiments tests
+SOURCES = bbinn_jax experiments tests docs
 QUICK = bernoulli relaxation objective bayesbinn saving trajectories
 
 ifneq ($(words $(VENV)) $(words $(CONSTRAINTS)),1 1)
 $(error VENV and CONSTRAINTS must be paths without spaces, got VENV=$(VENV) CONSTRAINTS=$(CONSTRAINTS))
 endif
 
-.PHONY: demo test quick install clean
+.PHONY: demo test quick docs install clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python -m experiments.image_classification --preset digits-bayes --out runs/demo --overwrite
@@ -33,6 +34,10 @@ test: $(INSTALLED)
 quick: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q bbinn_jax README.md $(QUICK:%=tests/test_%.py)
 
+docs: $(INSTALLED)
+	$(VENV)/bin/python -m sphinx -W --keep-going -q docs docs/_build/html
+	@echo "written: docs/_build/html/index.html"
+
 install: $(INSTALLED)
 
 $(INSTALLED): setup.cfg pyproject.toml $(CONSTRAINTS)
@@ -40,7 +45,7 @@ $(INSTALLED): setup.cfg pyproject.toml $(CONSTRAINTS)
 	@echo "installing into $(VENV), a minute or two"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
-	    --config-settings editable_mode=compat --editable '.[experiments,export,test]' > $(VENV)/pip.log 2>&1 || { echo "error: the packages could not be installed (is there a network?): see $(VENV)/pip.log" >&2; exit 1; }
+	    --config-settings editable_mode=compat --editable '.[experiments,export,test,docs]' > $(VENV)/pip.log 2>&1 || { echo "error: the packages could not be installed (is there a network?): see $(VENV)/pip.log" >&2; exit 1; }
 	@touch $@
 
 clean:
