@@ -37,7 +37,7 @@ nitpick_ignore = [("py:obj", "re.search")]
 myst_enable_extensions = ["attrs_inline", "colon_fence", "deflist", "dollarmath"]
 myst_heading_anchors = 3
 nb_execution_mode = "force"
-nb_execution_timeout = 240
+nb_execution_timeout = 600
 nb_execution_raise_on_error = True
 nb_merge_streams = True
 copybutton_prompt_text = r">>> |\.\.\. |\$ "
@@ -51,8 +51,7 @@ autodoc_preserve_defaults = True
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
 napoleon_use_rtype = False
-napoleon_use_ivar = True
-napoleon_attr_annotations = False
+napoleon_custom_sections = [("Fields", "params_style")]
 python_display_short_literal_types = True
 
 # Inventories are kept in the clone, as plain lists of the names that are linked to: nothing is fetched.

@@ -1,4 +1,4 @@
-"""The documentation builds without a warning and has every public name, every experiment and no link that leads nowhere."""
+"""The documentation builds without a warning, has every public name and experiment, and no link that leads nowhere."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import pytest
 from tests.test_api import PUBLIC
 
 pytest.importorskip("sphinx", reason="the documentation needs the extra docs")
-from sphinx.util.inventory import InventoryFile  # noqa: E402
+from sphinx.util.inventory import InventoryFile
 
 ROOT = Path(__file__).parents[1]
 RESULTS = sorted(ROOT.glob("experiments/*/RESULTS.md"))
@@ -46,7 +46,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """Built as `make docs` does, but for the notebooks, which tests/test_notebooks.py runs: their outputs are stored."""
+    """Built as `make docs` does, but for the notebooks, which tests/test_notebooks.py runs: stored outputs do."""
     out = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-D", "nb_execution_mode=off"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}
@@ -102,7 +102,7 @@ def test_links_within_the_site_lead_somewhere(site, pages):
     for path, page in pages.items():
         for link in page.links:
             parts = urlsplit(link)
-            if parts.scheme or link.startswith("#") and len(link) == 1:
+            if parts.scheme or link == "#":
                 continue
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if site / "digit" in target.parents:
@@ -133,7 +133,7 @@ def test_names_of_other_libraries_are_links(site, pages):
     "typed, shown",
     [
         ("w = tanh((lambda + delta) / tau),    dw = 1", "w = tanh((λ + δ) / τ),               dw = 1"),
-        ("lambda <- lambda - alpha * g", "λ ← λ − α * g"),
+        ("lambda <- lambda - alpha * g", "λ ← λ − α * g"),  # noqa: RUF001
         ("KL(q || p) + lambda0^2", "KL(q || p) + λ₀²"),
         ("mutual_information", "mutual_information"),
     ],

@@ -6,11 +6,20 @@ A formula is an indented block that is no example, or a paragraph that is one li
 import re
 
 LETTERS = {"lambda0": "λ₀", "lambda_0": "λ₀", "lambda": "λ", "alpha": "α", "delta": "δ", "tau": "τ", "mu": "μ"}
-LETTERS |= {"xi": "ξ", "sum_s": "Σₛ", "sum_b": "Σ_b", "sum_i": "Σᵢ", "sum_k": "Σₖ", "sum": "Σ", "gamma": "γ"}
+LETTERS |= {
+    "xi": "ξ",
+    "dlambda": "dλ",
+    "sum_s": "Σₛ",
+    "sum_b": "Σ_b",
+    "sum_i": "Σᵢ",
+    "sum_k": "Σₖ",
+    "sum": "Σ",
+    "gamma": "γ",
+}
 SIGNS = {"<-": "←", "->": "→", "^2": "²", "^-1": "⁻¹", "~": "∼", " - ": " − ", "+-": "±", ">=": "≥", "<=": "≤"}
 SIGNS |= {"w_s": "wₛ", "p_ik": "pᵢₖ", "y_i": "yᵢ", "n_b": "n_b"}
 WORD = re.compile(r"(?<![\w.`])(" + "|".join(LETTERS) + r")(?![\w`]|=)")
-PROSE = re.compile(r"(?<![\w.`])(lambda0|lambda|tau|alpha)(?![\w`:]|=)")
+PROSE = re.compile(r"(?<![\w.`])(lambda0|lambda|tau|alpha|delta|mu)(?![\w`:]|=)")
 INDENTED = re.compile(r"(?:^|\n\n)((?: {4}.*\n?)(?:(?: {4}.*)?\n)*)", re.MULTILINE)
 
 
@@ -28,7 +37,9 @@ def formula(text):
 
 def is_code(lines):
     """Whether a block is a program and no formula."""
-    return any(re.search(r"^\s*(def|return|int|void|nn\.|print|\w+, \w+ = |\w+ = \w+\.\w)|nnx\.|bb\.|#", x) for x in lines)
+    return any(
+        re.search(r"^\s*(def|return|int|void|nn\.|print|\w+, \w+ = |\w+ = \w+\.\w)|nnx\.|bb\.|#", x) for x in lines
+    )
 
 
 def rewrite(lines):
@@ -36,13 +47,21 @@ def rewrite(lines):
     result, position, in_section = [], 0, False
     while position < len(lines):
         line = lines[position]
+        line = "Fields:" if line == "Attributes:" else line
         if re.fullmatch(r"[A-Z]\w+:", line):
             in_section = line not in ("Source:",)
         elif line and not line.startswith(" "):
             in_section = False
         starts = not lines[position - 1].strip() if position else True
         if starts and (alone := re.fullmatch(r"( *)``([^`]+)``(.*)", line)) and not alone[1]:
-            result += ["", ".. code-block:: none", "   :class: formula", "", f"   {formula(alone[2])}{formula(alone[3])}", ""]
+            result += [
+                "",
+                ".. code-block:: none",
+                "   :class: formula",
+                "",
+                f"   {formula(alone[2])}{formula(alone[3])}",
+                "",
+            ]
             position += 1
         elif starts and line.startswith("    ") and not in_section and not line.lstrip().startswith((">>>", "...")):
             end = position
@@ -50,12 +69,26 @@ def rewrite(lines):
                 end += 1
             block = lines[position:end]
             if any("`" in x for x in block):  # a table with names, which are links
-                result += ["", ".. parsed-literal::", "   :class: formula", "", *(f"   {formula(x[4:])}" for x in block), ""]
+                result += [
+                    "",
+                    ".. parsed-literal::",
+                    "   :class: formula",
+                    "",
+                    *(f"   {formula(x[4:])}" for x in block),
+                    "",
+                ]
             elif is_code(block):
                 language = "c" if any("void" in x for x in block) else "python"
                 result += ["", f".. code-block:: {language}", "", *(f"   {x[4:]}" for x in block), ""]
             else:
-                result += ["", ".. code-block:: none", "   :class: formula", "", *(f"   {formula(x[4:])}" for x in block), ""]
+                result += [
+                    "",
+                    ".. code-block:: none",
+                    "   :class: formula",
+                    "",
+                    *(f"   {formula(x[4:])}" for x in block),
+                    "",
+                ]
             position = end
         else:
             is_example = line.lstrip().startswith((">>>", "..."))
@@ -68,9 +101,9 @@ def prose(line):
     """Greek letters in a sentence, but for what is a literal: a program has the names that it has."""
     parts = re.split(r"(``[^`]*``)", re.sub(r"(?<=[\[(\s])\*(?=\w+[,\])])", r"\\*", line))  # [*spatial, channels]
     return "".join(
-        (formula(part) if not re.search(r"lambda \w+:|\.\w+\(|=", part) else part)
+        (formula(part) if not re.search(r"lambda \w+:|\.\w+\(|\w=\S", part) else part)
         if part.startswith("``")
-        else PROSE.sub(lambda x: LETTERS[x[1]], part)
+        else PROSE.sub(lambda x: LETTERS[x[1]], part).replace(")^2", ")²").replace("mu^2", "μ²")
         for part in parts
     )
 
@@ -80,7 +113,13 @@ def on_docstring(app, what, name, obj, options, lines):
     lines[:] = rewrite(lines)
 
 
+def on_signature(app, what, name, obj, options, signature, returned):
+    """Called by autodoc: ``natural=...`` in the source is an argument that must be given."""
+    return signature and signature.replace("=EPS", "=1e-10").replace("=...", ""), returned
+
+
 def setup(app):
     """Called by Sphinx."""
+    app.connect("autodoc-process-signature", on_signature)
     app.connect("autodoc-process-docstring", on_docstring, priority=100)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

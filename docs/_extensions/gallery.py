@@ -73,8 +73,8 @@ def notebooks():
 
 INDEX = """# Gallery
 
-What the methods do, measured. Each page has the question, the answer, the tables and figures, and what was tried. The tables are
-made of recorded runs, and a test holds text and data together.
+What the methods do, measured. Each page has the question, the answer, the tables and figures, and what was tried. The
+tables are made of recorded runs, and a test holds text and data together.
 
 ## Experiments
 
