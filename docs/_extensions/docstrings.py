@@ -100,12 +100,18 @@ def rewrite(lines):
 def prose(line):
     """Greek letters in a sentence, but for what is a literal: a program has the names that it has."""
     parts = re.split(r"(``[^`]*``)", re.sub(r"(?<=[\[(\s])\*(?=\w+[,\])])", r"\\*", line))  # [*spatial, channels]
-    return "".join(
-        (formula(part) if not re.search(r"lambda \w+:|\.\w+\(|\w=\S", part) else part)
-        if part.startswith("``")
-        else PROSE.sub(lambda x: LETTERS[x[1]], part).replace(")^2", ")²").replace("mu^2", "μ²")
-        for part in parts
-    )
+    return "".join(literal(part) if part.startswith("``") else letters(part) for part in parts)
+
+
+def literal(part):
+    """A formula between marks, or a piece of a program, which stays as it is."""
+    is_program = re.search(r"lambda \w+:|\.\w+\(|\w=\S", part)
+    return part if is_program else f"``{formula(part[2:-2])}``"
+
+
+def letters(text):
+    """Greek letters for their names, and squares."""
+    return PROSE.sub(lambda x: LETTERS[x[1]], text).replace(")^2", ")²").replace("μ^2", "μ²")
 
 
 def on_docstring(app, what, name, obj, options, lines):
