@@ -2,6 +2,7 @@
 # make test    the whole test suite, with linter and type checker
 # make docs    the documentation, in docs/_build/html, with its notebooks executed
 # make quick   the examples of the docstrings, and some tests of the library
+# make page    fetches onnxruntime-web by npm for the page docs/digit: python -m http.server --directory docs/digit
 #
 # All make their own environment first, in .venv, with the versions of constraints.txt. Others:
 #   make test VENV=.venv-lowest CONSTRAINTS=constraints-lowest.txt                      the oldest supported
@@ -20,7 +21,11 @@ ifneq ($(words $(VENV)) $(words $(CONSTRAINTS)),1 1)
 $(error VENV and CONSTRAINTS must be paths without spaces, got VENV=$(VENV) CONSTRAINTS=$(CONSTRAINTS))
 endif
 
-.PHONY: demo test quick docs install clean
+# The page docs/digit runs networks with these two files of onnxruntime-web: of all its builds the smallest.
+RUNTIME = docs/digit/onnxruntime
+RUNTIME_FILES = ort.wasm.bundle.min.mjs ort-wasm-simd-threaded.wasm
+
+.PHONY: demo test quick docs page install clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python -m experiments.image_classification --preset digits-bayes --out runs/demo --overwrite
@@ -34,9 +39,20 @@ test: $(INSTALLED)
 quick: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q bbinn_jax README.md $(QUICK:%=tests/test_%.py)
 
-docs: $(INSTALLED)
+docs: $(INSTALLED) page
 	$(VENV)/bin/python -m sphinx -W --keep-going -q docs docs/_build/html
-	@echo "written: docs/_build/html/index.html"
+	@echo "written: docs/_build/html; read it with: python -m http.server --directory docs/_build/html"
+
+page: $(if $(shell command -v npm),$(RUNTIME)/copied)
+	@test -e $(RUNTIME)/copied || echo "skipped: npm is needed for the files of onnxruntime-web, without which docs/digit has no networks"
+
+$(RUNTIME)/copied: docs/npm/package-lock.json docs/npm/.npmrc
+	@echo "installing onnxruntime-web, half a minute"
+	@rm -rf build/npm && mkdir -p build/npm $(RUNTIME)
+	@cp docs/npm/package.json $^ build/npm
+	@cd build/npm && npm ci --ignore-scripts --no-audit --no-fund --silent
+	@cp $(RUNTIME_FILES:%=build/npm/node_modules/onnxruntime-web/dist/%) $(RUNTIME)
+	@rm -rf build/npm && touch $@
 
 install: $(INSTALLED)
 

@@ -29,7 +29,7 @@ extensions = [
     "links",  # names in backticks are links
     "mathml",  # equations that a browser draws by itself
 ]
-exclude_patterns = ["_build", "digit"]
+exclude_patterns = ["_build", "digit", "npm"]
 nitpicky = True
 nitpick_ignore = [("py:obj", "re.search")]
 

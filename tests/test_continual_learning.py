@@ -38,7 +38,8 @@ def test_with_the_prior_the_first_task_is_forgotten_less_than_half_as_much(tmp_p
         arguments = ["--tasks", "3", "--curve-points", "1", "--prior", prior]
         with commands.optimized():
             results = main([*arguments, "--out", str(tmp_path / prior)])
-        assert min(row[-1] for row in results["accuracy_matrix_mean"]) > 0.85  # every task is learned
+        for predictor, least in {"mean": 0.85, "mode": 0.8}.items():  # every task is learned
+            assert min(row[-1] for row in results[f"accuracy_matrix_{predictor}"]) > least
         lost[prior] = results["first_task_lost_mean"]
     assert lost["previous"] < lost["none"] / 2
 
@@ -92,12 +93,13 @@ def test_results_are_complete_and_on_disk(quick_run):
     assert results["posterior_entropy_after_task"][-1] == results["posterior_entropy_bits_per_weight"]
 
 
-def test_curves_are_of_as_many_networks_at_the_end_of_a_task_as_within_it(tmp_path):
+def test_curves_are_of_as_many_networks_at_the_end_of_a_task_as_within_it(tmp_path, quick_run):
     """So nothing jumps where a task ends. With as many networks as the table has, the end is that of the table."""
-    runs = {n: main([*QUICK[:-2], "--eval-samples", n, "--out", str(tmp_path / n)]) for n in ("3", "10", "12")}
-    assert [runs[n]["curve_samples"] for n in runs] == [3, 10, 10]
-    assert runs["10"]["curve_accuracy"] == runs["12"]["curve_accuracy"] != runs["3"]["curve_accuracy"]
-    for n in ("3", "10"):
+    runs = {n: main([*QUICK[:-2], "--eval-samples", n, "--out", str(tmp_path / n)]) for n in ("10", "12")}
+    runs |= {"5": quick_run[0]}
+    assert [runs[n]["curve_samples"] for n in runs] == [10, 10, 5]
+    assert runs["10"]["curve_accuracy"] == runs["12"]["curve_accuracy"] != runs["5"]["curve_accuracy"]
+    for n in ("5", "10"):
         assert [rows[-1] for rows in runs[n]["curve_accuracy"]] == runs[n]["accuracy_matrix_mean"]
     assert runs["10"]["accuracy_matrix_mean"] != runs["12"]["accuracy_matrix_mean"]
 
@@ -107,13 +109,13 @@ def test_a_run_beside_is_drawn_next_to_it(tmp_path, quick_run):
     assert imread(tmp_path / "run" / "figure.png").shape[1] > 1.5 * imread(quick_run[1] / "figure.png").shape[1]
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [name for name in METHODS if name != "bayesbinn"])  # which is the first test's
 def test_every_method_learns_the_task_at_hand(tmp_path, method):
     results = main(["--tasks", "2", "--method", method, "--out", str(tmp_path / "run")])
     matrix = results["accuracy_matrix_mode"]
     assert matrix[0][0] > 0.8
     assert matrix[1][1] > 0.8 or method == "pmf"  # whose latent weights have become too large to follow
-    no_posterior = method not in ("bayesbinn", "bimu")
+    no_posterior = method not in ("bimu", "cbln")
     assert (results["test_accuracy_mean"] is None) == no_posterior
     assert (results["eval_samples"] is None) == no_posterior
     assert (results["posterior_entropy_bits_per_weight"] is None) == no_posterior
@@ -287,7 +289,7 @@ def test_loss_that_is_not_finite_ends_the_run_without_results(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--preset", "split-mnist"], ["--preset", "split-mnist", "permuted-digits", "permuted-mnist"]),
+        (["--preset", "rotated-mnist"], ["--preset", "rotated-mnist", "permuted-digits", "permuted-mnist"]),
         (["--method", "vcl"], ["--method", "vcl", "bayesbinn", "ste", "bop", "bimu"]),
         (["--prior", "next"], ["--prior", "next"]),
         (["--method", "ste", "--prior", "none"], ["--prior", "--method ste"]),

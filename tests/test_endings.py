@@ -52,8 +52,11 @@ LACKING = {
 }
 
 
-@pytest.mark.parametrize("module", COMMANDS, ids=lambda module: module.EXPERIMENT.name)
-@pytest.mark.parametrize("case", LACKING)
+@pytest.mark.parametrize(
+    "module, case",
+    [*((module, "disk") for module in COMMANDS), *((two_moons, case) for case in LACKING if case != "disk")],
+    ids=lambda x: x if isinstance(x, str) else x.EXPERIMENT.name,
+)
 def test_what_runs_out_is_one_line_and_names_the_folder(tmp_path, module, case):
     error, expected = LACKING[case]
 

@@ -83,7 +83,8 @@ def test_committee_of_16_knows_shuffled_digits_as_jax_does(run, tmp_path):
     shuffled = foreign_images(dataset, "digits", jax.random.key(0))["shuffled"][:200]
     images = jnp.concatenate([dataset.test.images[:200], shuffled])
     found = answers(path, pixels_of(images, dataset))
-    assert list(found) == ["probabilities", "entropy", "mutual_information"]
+    assert list(found) == ["probabilities", "entropy", "mutual_information", "networks"]
+    np.testing.assert_allclose(found.pop("networks").mean(1), found["probabilities"], atol=1e-6)
     network = classifier.load_network(run / "network-0.safetensors", dataset)
     key = jax.random.split(jax.random.key(0), 3)[2]
     wanted = jax.jit(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import bbinn_jax as bb
-from experiments.common.networks import MLP, VGG, Network
+from experiments.common.networks import CNN, MLP, VGG, Network
 
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(6, 8, 8, 3)), jnp.float32)
 
@@ -125,3 +125,24 @@ def test_one_program_serves_every_batch_size(settings, key):
     actual, expected = program.call(natural, IMAGES), jax.jit(logits_and_prediction)(natural, IMAGES)
     for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_cnn_equals_convolution_relu_pool_by_hand():
+    """Without norms each layer is divided by the root of half of its inputs."""
+    model = Network(CNN(channels=(4, 5), hidden=(7,), norm="none"), 3)
+    params = bb.mode(model.init(jax.random.key(0), IMAGES, train=False)["params"])
+    x = np.asarray(IMAGES, np.float64)
+    for i in range(2):
+        kernel = np.asarray(params[f"BinaryConv_{i}"]["binary_kernel"], np.float64)
+        padded = np.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+        windows = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+        x = np.maximum(np.einsum("nhwcij,ijco->nhwo", windows, kernel) / (9 * kernel.shape[2] / 2) ** 0.5, 0)
+        n, height, width, channels = x.shape
+        x = x.reshape(n, height // 2, 2, width // 2, 2, channels).max(axis=(2, 4))
+    x = x.reshape(len(x), -1)
+    dense = [np.asarray(params["MLP_0"][f"BinaryDense_{i}"]["binary_kernel"]) for i in range(2)]
+    x = np.maximum(x @ dense[0] / (len(dense[0]) / 2) ** 0.5, 0)
+    x = x @ dense[1] / (len(dense[1]) / 2) ** 0.5
+    found = model.apply({"params": params}, IMAGES, train=False)
+    np.testing.assert_allclose(found, x, rtol=1e-4, atol=1e-6 * np.abs(x).max())
+    assert count(Network(CNN(), 10), (1, 28, 28, 1)) == (9 * 16 + 9 * 16 * 32 + 7 * 7 * 32 * 128 + 1280, 0)

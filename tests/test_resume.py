@@ -76,13 +76,23 @@ def test_stopped_run_continues_and_finished_one_stays(tmp_path, capsys):
     assert content_of(tmp_path / "run") == before
 
 
-def interrupted_run(out, *arguments):
-    """A run that was killed after its second epoch and in the middle of writing a line."""
-    main([*TINY, "--epochs", "4", "--stop-after-epochs", "2", *arguments, "--out", str(out)])
-    (out / "results.json").unlink()
-    with open(out / "metrics.jsonl", "a") as file:
-        file.write('{"epoch": 3, "se')
-    return [*TINY, "--epochs", "4", "--out", str(out)]
+@pytest.fixture(scope="module")
+def interrupted(tmp_path_factory):
+    """Runs of two seeds that were killed after their second epoch and in the middle of writing a line."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    for seed in ("0", "1"):
+        main([*TINY, "--epochs", "4", "--stop-after-epochs", "2", "--seed", seed, "--out", str(folder / seed)])
+        (folder / seed / "results.json").unlink()
+        with open(folder / seed / "metrics.jsonl", "a") as file:
+            file.write('{"epoch": 3, "se')
+    return folder
+
+
+@pytest.fixture
+def command(interrupted, tmp_path):
+    """What starts one of them again, in a folder ``run`` of its own."""
+    shutil.copytree(interrupted / "0", tmp_path / "run")
+    return [*TINY, "--epochs", "4", "--out", str(tmp_path / "run")]
 
 
 def refused(capsys, arguments, out):
@@ -92,8 +102,7 @@ def refused(capsys, arguments, out):
     return error
 
 
-def test_interrupted_run_is_not_lost_without_a_word(tmp_path, capsys):
-    command = interrupted_run(tmp_path / "run")
+def test_interrupted_run_is_not_lost_without_a_word(tmp_path, capsys, command):
     error = refused(capsys, command, tmp_path / "run")
     assert "--resume" in error and "--overwrite" in error
     main([*command, "--overwrite"])
@@ -108,15 +117,13 @@ def test_resume_of_nothing_starts(tmp_path):
 @pytest.mark.parametrize(
     "change", [["--seed", "1"], ["--learning-rate", "0.2"], ["--hidden", "16"], ["--method", "ste"]]
 )
-def test_resume_of_another_run_is_refused(tmp_path, capsys, change):
-    command = interrupted_run(tmp_path / "run")
+def test_resume_of_another_run_is_refused(tmp_path, capsys, command, change):
     error = refused(capsys, [*command, "--resume", *change], tmp_path / "run")
     assert change[0] in error or "--method" in error
     assert change[1] in error
 
 
-def test_truncated_checkpoint_is_refused_and_kept(tmp_path, capsys):
-    command = interrupted_run(tmp_path / "run")
+def test_truncated_checkpoint_is_refused_and_kept(tmp_path, capsys, command):
     largest = max(
         (tmp_path / "run" / "checkpoints").rglob("*"), key=lambda path: path.is_file() and path.stat().st_size
     )
@@ -125,18 +132,15 @@ def test_truncated_checkpoint_is_refused_and_kept(tmp_path, capsys):
     assert "--resume" in refused(capsys, command, tmp_path / "run")
 
 
-def test_checkpoint_of_another_run_is_refused_and_kept(tmp_path, capsys):
-    command = interrupted_run(tmp_path / "run")
-    interrupted_run(tmp_path / "other", "--seed", "1")
+def test_checkpoint_of_another_run_is_refused_and_kept(tmp_path, capsys, command, interrupted):
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    (tmp_path / "other" / "checkpoints").rename(tmp_path / "run" / "checkpoints")
+    shutil.copytree(interrupted / "1" / "checkpoints", tmp_path / "run" / "checkpoints")
     assert "another run" in refused(capsys, [*command, "--resume"], tmp_path / "run")
 
 
 @pytest.mark.parametrize("damage", ["lost", "digit", "gone"])
-def test_damaged_metrics_are_named_and_written_again(tmp_path, capsys, damage):
+def test_damaged_metrics_are_named_and_written_again(tmp_path, capsys, command, damage):
     """The checkpoint has them, and so nothing that is in the file can end a run or get into its results."""
-    command = interrupted_run(tmp_path / "run")
     path = tmp_path / "run" / "metrics.jsonl"
     whole = path.read_text().splitlines(keepends=True)[:2]
     if damage == "gone":

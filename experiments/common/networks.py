@@ -101,20 +101,47 @@ class VGG(MLP):
 
     def logits(self, network: Network, x: jax.Array, train: bool) -> jax.Array:
         """Logits [batch, class] for images [batch, height, width, channel]; raises ValueError for too small ones."""
-        smallest = min(x.shape[1:3])
-        if smallest >> len(self.channels) == 0:
-            raise ValueError(f"channels must leave something of images {smallest} pixels wide, got {self.channels!r}")
+        _check_pooled(self.channels, x)
         for width in self.channels:
             for pooled in (False, True):
                 x = BinaryConv(width, (3, 3))(x)
                 if pooled:
                     x = nn.max_pool(x, (2, 2), strides=(2, 2))
                 x = nn.relu(_batch_norm(self, train)(x))
-        dense = {field: getattr(self, field) for field in MLP.__dataclass_fields__ if field != "name"}
-        return Network(MLP(**dense), network.num_classes, name="MLP_0")(x, train=train)
+        return _dense(self, network, x, train)
 
 
-Settings = MLP | VGG
+@dataclass(frozen=True)
+class CNN(MLP):
+    """A small convolutional network: for each width a 3x3 convolution, ReLU and 2x2 max-pooling, then an `MLP`.
+
+    A convolution is followed by the norm of the `MLP`, but has no layer norm. Source: arXiv 2605.20009, appendix, which
+    has no norms, and biases; here a network without norms multiplies by the constant that keeps its activations' size.
+    """
+
+    name: Annotated[str, OF_NETWORK] = "cnn"
+    hidden: tuple[int, ...] = (128,)
+    """Sets the width of each hidden dense layer."""
+    channels: tuple[int, ...] = (16, 32)
+    """Sets the width of each convolution."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a field out of its range."""
+        super().__post_init__()
+        check_widths(self, "channels")
+
+    def logits(self, network: Network, x: jax.Array, train: bool) -> jax.Array:
+        """Logits [batch, class] for images [batch, height, width, channel]; raises ValueError for too small ones."""
+        _check_pooled(self.channels, x)
+        for width in self.channels:
+            num_inputs = 9 * x.shape[-1]
+            x = BinaryConv(width, (3, 3))(x)
+            x = _batch_norm(self, train)(x) if self.norm == "batch" else x * (2 / num_inputs) ** 0.5
+            x = nn.max_pool(nn.relu(x), (2, 2), strides=(2, 2))
+        return _dense(self, network, x, train)
+
+
+Settings = MLP | VGG | CNN
 
 
 class TanhMLP(nn.Module):
@@ -133,6 +160,19 @@ class TanhMLP(nn.Module):
         for width in self.hidden:
             x = nn.tanh(BinaryDense(width, use_bias=True)(x))
         return BinaryDense(1, use_bias=True)(x)[:, 0]
+
+
+def _check_pooled(channels: tuple[int, ...], images: jax.Array) -> None:
+    """Raises ValueError where nothing is left of the images after a pooling for each width."""
+    smallest = min(images.shape[1:3])
+    if smallest >> len(channels) == 0:
+        raise ValueError(f"channels must leave something of images {smallest} pixels wide, got {channels!r}")
+
+
+def _dense(settings: MLP, network: Network, x: jax.Array, train: bool) -> jax.Array:
+    """The logits of the `MLP` that follows the convolutions."""
+    dense = {field: getattr(settings, field) for field in MLP.__dataclass_fields__ if field != "name"}
+    return Network(MLP(**dense), network.num_classes, name="MLP_0")(x, train=train)
 
 
 def _batch_norm(settings: MLP, train: bool) -> nn.BatchNorm:

@@ -39,7 +39,8 @@ NOT_OF_THE_RUN = (
 UNFINISHED = ("*.partial", "*.unfinished", "checkpoints.removed", "checkpoints/*.orbax-checkpoint-tmp*")
 NETWORKS = ("network-*.safetensors", "committee-*.safetensors")
 PIECES = "pieces.jsonl"  # of a run that is made of some, see pieces.py
-RESULTS = ("results.json", "metrics.jsonl", PIECES, "figure.png", "weights.png", "samples.txt", *NETWORKS)
+FIGURES = ("figure.png", "weights.png", "stored.png")
+RESULTS = ("results.json", "metrics.jsonl", PIECES, *FIGURES, "samples.txt", *NETWORKS)
 FOLDERS = ("checkpoints", "networks")
 FILES = (*RESULTS, *FOLDERS, *UNFINISHED)
 

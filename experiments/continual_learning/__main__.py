@@ -3,11 +3,13 @@
     python -m experiments.continual_learning
     python -m experiments.continual_learning --prior none
     python -m experiments.continual_learning --preset permuted-mnist --seeds 3 --resume
+    python -m experiments.continual_learning --preset split-mnist --method cbln
 
-The prior of each task is the posterior after the task before. No example of an earlier task is
-kept. Every field of `presets.Config` is a flag. The run folder holds config.json,
-metrics.jsonl (a line a task and seed), checkpoints, results.json and figures.
-Source: arXiv 2002.10778, section 4.3.
+The prior of each task is the posterior after the task before; of ``--method cbln`` the posterior of
+each task is stored instead, and tests find out which one is asked. No example of an earlier task is
+kept. Every field of `presets.Config` is a flag. The run folder holds config.json, metrics.jsonl (a
+line a task and seed), checkpoints, results.json and figures.
+Source: arXiv 2002.10778, section 4.3, and arXiv 1910.04112.
 """
 
 if not __package__:
@@ -51,6 +53,8 @@ def draw(config: Config, results: dict[str, Any], out: Path) -> None:
     figure.accuracy_of_tasks(out / "figure.png", results, read_beside(config.beside))
     if results["weight_probability_histograms"] is not None:
         figure.weight_probabilities(out / "weights.png", results)
+    if "chosen_mutual_information_after_task" in results:
+        figure.stored_posteriors(out / "stored.png", results, read_beside(config.beside))
 
 
 def finished(config: Config, results: dict[str, Any], out: Path) -> bool:

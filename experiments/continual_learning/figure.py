@@ -10,8 +10,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from experiments.common.colours import BLUE
-from experiments.common.methods import METHODS
+from experiments.continual_learning.presets import METHODS
+from experiments.continual_learning.stored import BATCHES
 
+_RULES = {
+    "mutual_information": "least mutual information",
+    "entropy": "least entropy of the mean",
+    "mode_entropy": "least entropy of the mode",
+}
 MOST_TASKS = 10  # with curves and histograms of their own
 
 
@@ -66,6 +72,59 @@ def weight_probabilities(path: Path, results: dict[str, Any]) -> Path:
         axes.yaxis.set_major_formatter("{x:g}")
         axes.minorticks_off()
     panels[0].set_ylabel("share of weights (%)")
+    figure.savefig(path, dpi=110)
+    return path
+
+
+def stored_posteriors(path: Path, results: dict[str, Any], beside: dict[str, Any] | None) -> Path:
+    """Which stored posterior answers for which task, how that depends on the batch, and what comes of it.
+
+    Args:
+        path: of the PNG file.
+        results: of the run.
+        beside: of another run, for its accuracy after each task, or None.
+    """
+    figure = Figure(figsize=(13, 3.9), layout="constrained")
+    of_shares, of_sizes, of_tasks = figure.subplots(1, 3)
+    shares = 100 * np.asarray(results["chosen_mutual_information_after_task"][-1][0])
+    image = of_shares.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    for (task, posterior), share in np.ndenumerate(shares) if len(shares) <= MOST_TASKS else ():
+        color = "white" if share > 60 else "black"
+        of_shares.text(posterior, task, f"{share:.0f}", ha="center", va="center", color=color, fontsize=9)
+    ticks = _chosen(len(shares))
+    of_shares.set(xticks=ticks, yticks=ticks, xticklabels=[t + 1 for t in ticks], yticklabels=[t + 1 for t in ticks])
+    title = "single images, least mutual information:\nwhose posterior answers (%)"
+    of_shares.set(xlabel="posterior stored after task", ylabel="task of the image", title=title)
+    figure.colorbar(image, ax=of_shares, shrink=0.85)
+
+    for (rule, label), color in zip(_RULES.items(), (BLUE, "#e69f00", "#009e73"), strict=True):
+        rates = results[f"task_rate_{rule}_after_task"][-1]
+        sizes = [size for size, rate in zip(BATCHES, rates, strict=True) if rate is not None]
+        of_sizes.plot(sizes, [100 * x for x in rates if x is not None], "o-", color=color, label=label)
+    of_sizes.axhline(100 / len(shares), color="black", linewidth=0.8, linestyle=":", label="chance")
+    of_sizes.set(xscale="log", xlabel="images of one task in a batch", ylabel="batches given to their task (%)")
+    of_sizes.set(ylim=(0, 103), xticks=BATCHES, xticklabels=BATCHES, title=f"after task {len(shares)}")
+
+    curves = {"told the task": results["average_accuracy_after_task_mean"]}
+    untold = results["untold_accuracy_mutual_information_after_task"]
+    curves |= {f"not told, batches of {size}": [row[i] for row in untold] for i, size in enumerate(BATCHES)}
+    colors = ["black", "#9ecae1", "#4292c6", "#08519c"]
+    if beside is not None:
+        name = "mode" if beside["test_accuracy_mean"] is None else "mean"
+        curves[describe(beside)] = beside[f"average_accuracy_after_task_{name}"]
+        colors.append("#d55e00")
+    for (label, values), color in zip(curves.items(), colors, strict=True):
+        if None not in values:
+            style = "--" if label == "told the task" else "-"
+            of_tasks.plot(
+                range(1, len(values) + 1), [100 * x for x in values], style, marker=".", color=color, label=label
+            )
+    of_tasks.set(xlabel="tasks learned", ylabel=f"{results['tested_on']} accuracy, all so far (%)", ylim=(0, 103))
+    of_tasks.set_title("accuracy on all tasks so far")
+    of_tasks.xaxis.set_major_locator(MaxNLocator(integer=True))
+    for axes in (of_sizes, of_tasks):
+        axes.legend(frameon=False, fontsize=8, loc="center right" if axes is of_sizes else "lower left")
+        axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
     return path
 

@@ -8,12 +8,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
+
+import tyro
 
 from experiments.common import image_config, methods
 from experiments.common.config import BELOW_ONE, check_ranges
+from experiments.common.data import DATASETS
 from experiments.common.methods import Activations, Weights, choose
 from experiments.common.networks import MLP
+
+SPLIT = {f"split-{name}": name for name in DATASETS}  # two labels a task
 
 
 @dataclass(frozen=True)
@@ -26,7 +31,24 @@ class Chained(methods.BayesBiNN):
     """Chooses what the mean prediction averages; the paper's authors average logits."""
 
 
-Methods = methods.Settings | Chained  # the last one of a name is taken
+@dataclass(frozen=True)
+class CBLN(methods.BayesBiNN):
+    """The Bayesian learning rule from the same start in each task, whose posterior is then stored: see `stored`."""
+
+    name: Annotated[str, methods.OF_METHOD] = "cbln"
+    label: ClassVar[str] = "stored posteriors (CBLN)"
+    color: ClassVar[str] = "#56b4e9"
+    share_below: float = 0.01
+    """Says up to which KL divergence from a stored posterior, in nats, a weight shares that one; 0: where they are
+    equal."""
+
+    def __post_init__(self) -> None:
+        """Raises ValueError for a field out of its range."""
+        super().__post_init__()
+        check_ranges(self, (("share_below", 0, None),))
+
+
+Methods = methods.Settings | Chained | CBLN  # the last one of a name is taken
 METHODS: dict[str, Any] = {kind.name: kind for kind in get_args(Methods)}
 _method = partial(choose, METHODS)
 
@@ -36,10 +58,13 @@ class Config(image_config.Settings):
     """Trains a binary network on one task after the other and shows what it forgets."""
 
     method: Methods = field(default_factory=Chained)
+    dataset: Annotated[str, tyro.conf.arg(metavar=f"{{{','.join((*DATASETS, *SPLIT))}}}")] = "digits"
+    """Names the images: digits comes with scikit-learn, the others are read from TFDS_DATA_DIR. A task is all of them
+    with their pixels in another order; of split-digits and so on it is the images of two labels."""
     beside: Path | None = None
     """Names the folder of a finished run that the figure shows next to this one: the same without the prior, say."""
     tasks: int = 5
-    """Sets how many tasks are learned, one after the other: the images with their pixels in another order."""
+    """Sets how many tasks are learned, one after the other."""
     stop_after_tasks: int | None = None
     """Ends early; --resume goes on."""
     validation_fraction: float = 0.0
@@ -65,6 +90,10 @@ class Config(image_config.Settings):
                 ("batch_norm_images", 50, 2**31 - 1),
             ),
         )
+        if self.dataset not in (*DATASETS, *SPLIT):
+            raise ValueError(f"dataset must be one of {', '.join((*DATASETS, *SPLIT))}, got {self.dataset!r}")
+        if isinstance(self.method, CBLN) and self.batch_norm in ("shared", "reestimated"):
+            raise ValueError(f"batch_norm must be per-task, none or layer with --method cbln, got {self.batch_norm!r}")
         for name, of, treatments in (
             ("batch_norm_decay", self.network, ("shared", "per-task")),
             ("batch_norm_eps", self.network, ("shared", "per-task", "reestimated", "layer")),
@@ -83,7 +112,7 @@ def permuted_digits(method: str) -> Config:
     return Config(
         preset="permuted-digits",
         dataset="digits",
-        method=_method(method, bayesbinn=undecided, bop=bop, bimu={"noise": Activations()}),
+        method=_method(method, bayesbinn=undecided, cbln=undecided, bop=bop, bimu={"noise": Activations()}),
         tasks=5,
         epochs=50,
         batch_size=50,
@@ -98,19 +127,20 @@ def permuted_mnist(method: str) -> Config:
     return Config(
         preset="permuted-mnist",
         dataset="mnist",
-        method=_method(method, bayesbinn=posterior, bimu={"eval_samples": 100}),
+        method=_method(method, bayesbinn=posterior, cbln=posterior, bimu={"eval_samples": 100}),
         tasks=5,
         epochs=100,
         batch_size=100,
         network=MLP(hidden=(100, 100)),
-        batch_norm="shared",
+        batch_norm="per-task" if method == "cbln" else "shared",
     )
 
 
 def permuted_mnist_best(method: str) -> Config:
     """Noise of activations, and layer norms, which have no statistics to forget."""
     posterior = {"noise": Activations(), "learning_rate": 1e-3, "init_scale": 3.0, "eval_samples": 100}
-    best = _method(method, bayesbinn=posterior, bimu={"eval_samples": 100})
+    few = {**posterior, "eval_samples": 20}  # of each posterior on each task
+    best = _method(method, bayesbinn=posterior, cbln=few, bimu={"eval_samples": 100})
     return dataclasses.replace(permuted_mnist(method), preset="permuted-mnist-best", batch_norm="layer", method=best)
 
 
@@ -134,9 +164,27 @@ def permuted_mnist_stream(method: str) -> Config:
     )
 
 
+def split_digits(method: str) -> Config:
+    """Two labels a task, 284 images of 8x8 pixels, and one softmax over all ten; seconds on a CPU."""
+    return dataclasses.replace(permuted_digits(method), preset="split-digits", dataset="split-digits")
+
+
+def split_mnist(method: str) -> Config:
+    """Two labels a task, and one softmax over all ten."""
+    return dataclasses.replace(permuted_mnist_best(method), preset="split-mnist", dataset="split-mnist", epochs=20)
+
+
+def quick(method: str) -> Config:
+    """Three tasks, some seconds."""
+    return dataclasses.replace(permuted_digits(method), preset="quick", tasks=3, epochs=20, curve_points=2)
+
+
 PRESETS: dict[str, Callable[[str], Config]] = {
     "permuted-digits": permuted_digits,
     "permuted-mnist": permuted_mnist,
     "permuted-mnist-best": permuted_mnist_best,
     "permuted-mnist-stream": permuted_mnist_stream,
+    "split-digits": split_digits,
+    "split-mnist": split_mnist,
+    "quick": quick,
 }

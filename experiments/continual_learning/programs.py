@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 import bbinn_jax as bb
 from experiments.common import classifier, data, prediction, training
-from experiments.continual_learning import tasks
-from experiments.continual_learning.presets import Config
+from experiments.continual_learning import stored, tasks
+from experiments.continual_learning.presets import CBLN, Config
 
 HISTOGRAM_BINS = 20
 CURVE_SAMPLES = 10  # networks in the mean prediction of the figure
@@ -30,6 +30,8 @@ class Programs(NamedTuple):
         test: scores of mode and mean on all tasks so far: ``test(count, learned)``.
         test_within: for the curves, of the mean of a few networks alone; the same program where there is no posterior.
         describe: what the posteriors look like.
+        store: ``store(stored, task, params)`` keeps the posterior of a task, counted from 0, beside those before.
+        compare: what each stored posterior says of each task's images: ``compare(count, learned)``.
     """
 
     start: Callable[..., Any]
@@ -38,6 +40,8 @@ class Programs(NamedTuple):
     test: Callable[..., Any]
     test_within: Callable[..., Any]
     describe: Callable[..., Any]
+    store: Callable[..., Any] | None = None
+    compare: Callable[..., Any] | None = None
 
 
 def curve_samples(config: Config) -> int | None:
@@ -55,7 +59,7 @@ def compile_programs(
         config, problem: what is trained, and how.
         learned: of every seed, for its shapes.
         keys: [2, seed], for training and for testing.
-        dataset: images before the permutations.
+        dataset: images of all tasks.
     """
     method, one, states = problem.method, jnp.int32(1), learned.state
     train_keys, test_keys = keys
@@ -63,9 +67,9 @@ def compile_programs(
     def train(images: data.Split, keys: jax.Array, count: Any, states: training.State, task: tasks.Task) -> Any:
         return bb.over_leading_axis(partial(tasks.train, problem, images, count))(states, keys, task)
 
-    def test(predictors: Any, dataset: data.Dataset, keys: jax.Array, count: Any, learned: tasks.Learned) -> Any:
-        network_of = partial(make_apply_fn, config, problem.model, dataset.train.images)
-        return bb.over_leading_axis(partial(tasks.evaluate, predictors, network_of, dataset.test, count))(learned, keys)
+    def test(function: Any, predictors: Any, dataset: data.Dataset, keys: jax.Array, count: Any, learned: Any) -> Any:
+        network_of = partial(make_apply_fn, config, problem.model, dataset.train)
+        return bb.over_leading_axis(partial(function, predictors, network_of, dataset.test, count))(learned, keys)
 
     def predict_mode(apply_fn: Any, state: training.State, key: jax.Array, images: jax.Array) -> bb.Prediction:
         return prediction.predict_mode(method, apply_fn, state, images)
@@ -78,14 +82,24 @@ def compile_programs(
     natural = states.params[0]
     of_train, of_test = (dataset.train, train_keys), (dataset, test_keys)
     task = tasks.Task(learned.orders[:, 0], natural)
-    test_all = _compiled(partial(test, predictors), of_test, one, learned)
+    evaluate = partial(test, tasks.evaluate)
+    test_all = _compiled(partial(evaluate, predictors), of_test, one, learned)
+    of_stored = {}
+    if isinstance(config.method, CBLN):
+        compare = partial(test, stored.compare, predictors)
+        share = jax.vmap(partial(stored.store, config.method.share_below), (0, None, 0))
+        of_stored = {
+            "store": _compiled(share, (), learned.stored, one, states.params),
+            "compare": _compiled(compare, of_test, one, learned),
+        }
     return Programs(
         start=_compiled(bb.over_leading_axis(partial(tasks.start, method)), (), states),
         train=_compiled(train, of_train, one, states, task),
         keep=_compiled(tasks.keep, (), learned.statistics, one, states.batch_stats),
         test=test_all,
-        test_within=test_all if most == fewer else _compiled(partial(test, within), of_test, one, learned),
+        test_within=test_all if most == fewer else _compiled(partial(evaluate, within), of_test, one, learned),
         describe=_compiled(bb.over_leading_axis(partial(describe, method.is_posterior)), (), states, natural),
+        **of_stored,
     )
 
 
@@ -103,12 +117,12 @@ def _compiled(function: Callable[..., Any], always: tuple[Any, ...], *arguments:
     return partial(jax.jit(function).lower(*always, *arguments).compile(), *always)
 
 
-def make_apply_fn(config: Config, model: nn.Module, images: jax.Array, learned: tasks.Learned, task: Any) -> bb.ApplyFn:
+def make_apply_fn(config: Config, model: nn.Module, train: data.Split, learned: tasks.Learned, task: Any) -> bb.ApplyFn:
     """The network in prediction on a task.
 
     Args:
         config, model: what was trained.
-        images: of training, before the permutation.
+        train: images of training, of all tasks.
         learned: of one seed.
         task: counted from 0.
     """
@@ -116,17 +130,17 @@ def make_apply_fn(config: Config, model: nn.Module, images: jax.Array, learned: 
     state = learned.state
     if config.batch_norm == "per-task":
         state = state._replace(batch_stats=prediction.part(learned.statistics, task))
-    return prediction.network(model, state, images[:num_images, learned.orders[task]])
+    return prediction.network(model, state, tasks.examples(train, learned.orders[task], num_images).images)
 
 
-def statistics(config: Config, model: nn.Module, images: jax.Array, learned: tasks.Learned, weights: Any) -> Any:
+def statistics(config: Config, model: nn.Module, train: data.Split, learned: tasks.Learned, weights: Any) -> Any:
     """What the batch norms of one network predict with; leaves [task, ...] where they are told the task."""
     if config.batch_norm == "per-task":
         return learned.statistics
     if config.batch_norm != "reestimated":
         return learned.state.batch_stats
-    reference = images[: config.batch_norm_images]
-    of_task = lambda order: prediction.statistics(model, learned.state, weights, reference[:, order])  # noqa: E731
+    reference = lambda order: tasks.examples(train, order, config.batch_norm_images).images  # noqa: E731
+    of_task = lambda order: prediction.statistics(model, learned.state, weights, reference(order))  # noqa: E731
     return jax.lax.map(of_task, learned.orders)
 
 

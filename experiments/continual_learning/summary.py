@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from experiments.common import console
-from experiments.continual_learning import tasks
+from experiments.continual_learning import stored, tasks
 
 LAST = 5  # tasks, of a long stream
 MOST_COLUMNS = 8
@@ -40,6 +40,7 @@ def results_of(lines: list[dict[str, Any]]) -> dict[str, Any]:
         ("curve_accuracy", "curve_accuracy"),
     ):
         results[name] = [line[key] for line in lines] if key in lines[0] else None
+    results |= {f"{name}_after_task": [line[name] for line in lines] for name in stored.NAMES if name in lines[0]}
     entropies = results["posterior_entropy_after_task"]
     return results | {"posterior_entropy_bits_per_weight": entropies[-1] if entropies else None}
 
@@ -102,7 +103,9 @@ def show(results: dict[str, Any]) -> None:
     )
     if results["eval_samples"]:
         console.write("mode: the one most probable network, mean: the average over networks drawn from the posterior")
-    if results["needs_task_identity"]:
+    if "bits_per_weight_after_task" in results:
+        _write_stored(results)
+    elif results["needs_task_identity"]:
         console.write(f"batch norms {results['batch_norm']}: in tests the network is told which task an image is of")
     if results["batch_norm"] == "reestimated":
         console.write("and has seen unlabelled training images of it")
@@ -110,6 +113,25 @@ def show(results: dict[str, Any]) -> None:
     console.write(f"{binary:,} binary weights and {real:,} real; trained and tested in {results['wall_seconds']:.0f} s")
     if results["tasks"] < results["config"]["tasks"]:
         console.write(f"stopped after task {results['tasks']} of {results['config']['tasks']}: --resume goes on")
+
+
+def _write_stored(results: dict[str, Any]) -> None:
+    """What is known where nobody names the task, and what the stored posteriors take."""
+    console.write("above the network is told which task an image is of, and takes the posterior of that task")
+    rows = []
+    for rule in stored.RULES:
+        for name, title in (("task_rate", "batches given to their task"), ("untold_accuracy", "  accuracy")):
+            of_sizes = results[f"{name}_{rule}_after_task"][-1]
+            cells = ("-" if x is None else f"{x:.2%}" for x in of_sizes)
+            rows.append((f"least {rule.replace('_', ' ')}: {title}" if name == "task_rate" else title, *cells))
+    columns = (f"batches of {size}" for size in stored.BATCHES)
+    console.write_table("not told: images come in batches of one task", ("", *columns), rows)
+    parts = {name: results[f"{name}_after_task"][-1] for name in stored.BITS}
+    console.write(
+        f"{parts['bits_per_weight']:.2f} bits a weight: {parts['components_per_weight']:.2f} posteriors of a mode bit "
+        f"and {stored.CERTAINTY_BITS} bits of certainty, {parts['index_bits_per_weight']:.2f} bits for which one a "
+        f"task has, {parts['real_bits_per_weight']:.2f} for real numbers"
+    )
 
 
 def _write_matrix(results: dict[str, Any], predictor: str, title: str) -> None:

@@ -1,8 +1,8 @@
-"""Tasks in sequence: permuted images, training on one task, testing on all so far, and what was forgotten.
+"""Tasks in sequence: permuted or split images, training on one task, testing on all so far, and what was forgotten.
 
-A task is the whole data set with its pixels in another order, the same for all images. The
-first task is permuted too, as in the program of the paper's authors. Functions are of one
-seed; map them over seeds.
+A permuted task is the whole data set with its pixels in another order, the same for all images. The
+first task is permuted too, as in the program of the paper's authors. A split task is the images of
+two labels: 0 and 1, then 2 and 3, and so on. Functions are of one seed; map them over seeds.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ import numpy as np
 import optax
 
 import bbinn_jax as bb
-from experiments.common import training
+from experiments.common import prediction, training
 from experiments.common.data import Split
 
 SCORES = {"accuracy": bb.metrics.accuracy, "nll": bb.metrics.negative_log_likelihood}
@@ -24,7 +24,7 @@ SCORES = {"accuracy": bb.metrics.accuracy, "nll": bb.metrics.negative_log_likeli
 class Task(NamedTuple):
     """What tells one task from another."""
 
-    order: jax.Array  # of the pixels
+    order: jax.Array  # of the pixels; of a split task its number, from 0
     prior_natural: Any
 
 
@@ -34,12 +34,15 @@ class Learned(NamedTuple):
     Attributes:
         state: of the training.
         statistics: the batch-norm statistics that each task ended with, leaves [task, ...].
-        orders: of the pixels in each task, [task, pixel].
+        orders: of the pixels in each task, [task, pixel]; of split tasks their numbers, [task].
+        stored: the parameters (natural, real) that each task has left behind, leaves [task, ...]; None where the
+            posterior after the last task answers for all.
     """
 
     state: training.State
     statistics: Any
     orders: jax.Array
+    stored: Any = None
 
 
 def keys(seed: int) -> jax.Array:
@@ -59,6 +62,46 @@ def permutations(seed: int, num_tasks: int, num_pixels: int) -> jax.Array:
     """
     of_tasks = jax.vmap(partial(jax.random.fold_in, keys(seed)[3]))(jnp.arange(num_tasks))
     return jax.vmap(partial(jax.random.permutation, x=num_pixels))(of_tasks)
+
+
+def split(data: Split, num_tasks: int) -> Split:
+    """Images [task, n, pixel] and labels [task, n], two labels a task, as many of each task as the smallest one has.
+
+    Args:
+        data: images [n, pixel].
+        num_tasks: half as many as there are labels.
+    """
+    rows = [np.flatnonzero(np.asarray(data.labels) // 2 == task) for task in range(num_tasks)]
+    smallest = min(map(len, rows))
+    if smallest == 0:
+        raise ValueError(f"train_images and eval_images must leave images of each task, got {len(data.labels)} images")
+    return prediction.part(data, np.stack([of_task[:smallest] for of_task in rows]))
+
+
+def orders(seed: int, num_tasks: int, data: Split) -> jax.Array:
+    """What tells the tasks of a run with this seed from one another: see `Task`."""
+    return jnp.arange(num_tasks) if data.labels.ndim == 2 else permutations(seed, num_tasks, data.images.shape[1])
+
+
+def examples(data: Split, order: jax.Array, count: int | None = None) -> Split:
+    """The images [n, pixel] and labels [n] of a task, or the first of them.
+
+    Args:
+        data: permuted tasks have images [n, pixel], split ones [task, n, pixel].
+        order: of the task.
+        count: how many.
+    """
+    if data.labels.ndim == 2:
+        return prediction.part(prediction.part(data, order), slice(count))
+    return Split(data.images[:count, order], data.labels[:count])
+
+
+def as_left_by(learned: Learned, task: Any) -> Learned:
+    """What is known, with what is stored of a task, counted from 0, in place of the last state (if anything is)."""
+    if learned.stored is None:
+        return learned
+    params, batch_stats = prediction.part((learned.stored, learned.statistics), task)
+    return learned._replace(state=learned.state._replace(params=params, batch_stats=batch_stats))
 
 
 def start(method: training.Method, state: training.State) -> training.State:
@@ -83,7 +126,7 @@ def train(
 
     Args:
         problem: what is trained, and how.
-        data: images [n, pixel] before the permutation.
+        data: of all tasks, see `examples`.
         num_epochs: how many.
         state, key, task: of one seed.
 
@@ -92,13 +135,13 @@ def train(
         epoch was the last.
     """
     problem = problem._replace(method=with_prior(problem.method, task.prior_natural))
-    permuted = Split(data.images[:, task.order], data.labels)
-    index = jnp.arange(len(data.labels))[None]
+    of_task = examples(data, task.order)
+    index = jnp.arange(len(of_task.labels))[None]
 
     def epoch(carry: Any) -> Any:
         i, state, _, _ = carry
         one_seed, one_key = jax.tree.map(lambda x: x[None], (state, key))
-        after = training.train_epoch(problem, one_seed, one_key, permuted, index)
+        after = training.train_epoch(problem, one_seed, one_key, of_task, index)
         return i + 1, *jax.tree.map(lambda x: x[0], after)
 
     def goes_on(carry: Any) -> jax.Array:
@@ -128,7 +171,7 @@ def evaluate(
     Args:
         predictors: ``predictor(apply_fn, state, key, images)`` gives a prediction, by name.
         network_of: ``network_of(learned, task)`` gives the apply_fn for a task.
-        test: images [n, pixel] before the permutation.
+        test: of all tasks, see `examples`.
         num_tasks: how many tasks are tested.
         learned, key: of one seed; the same networks are drawn for each task.
 
@@ -137,12 +180,12 @@ def evaluate(
     """
 
     def add(task: jax.Array, scores: dict[str, jax.Array]) -> dict[str, jax.Array]:
-        images = test.images[:, learned.orders[task]]
-        apply_fn = network_of(learned, task)
+        of_task, now = examples(test, learned.orders[task]), as_left_by(learned, task)
+        apply_fn = network_of(now, task)
         for name, predictor in predictors.items():
-            probabilities = predictor(apply_fn, learned.state, key, images).probabilities
+            probabilities = predictor(apply_fn, now.state, key, of_task.images).probabilities
             for score, function in SCORES.items():
-                value = function(probabilities, test.labels)
+                value = function(probabilities, of_task.labels)
                 scores |= {f"{score}_{name}": scores[f"{score}_{name}"].at[task].set(value)}
         return scores
 

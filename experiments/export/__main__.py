@@ -5,9 +5,9 @@
     python -m experiments.export runs/image_classification-digits-bayes-bayesbinn-0 --to all --out exported
 
 The file takes pixels in [0, 1] and standardizes them (that of NumPy has the numbers for it). One network, the mode,
-gives logits and probabilities; a committee gives probabilities, entropy and mutual information. Every file is proved
-against JAX on test images before it is in its place. `--to npz` writes the numbers alone: NumPy reads them. `--to all`
-writes every form into a folder and times them in turn.
+gives logits and probabilities; a committee gives probabilities, entropy, mutual information and the probabilities of
+each network. Every file is proved against JAX on test images before it is in its place. `--to npz` writes the numbers
+alone: NumPy reads them. `--to all` writes every form into a folder and times them in turn.
 """
 
 if not __package__:

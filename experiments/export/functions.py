@@ -39,11 +39,13 @@ class Belief(NamedTuple):
         probabilities: mean over the networks [n, class].
         entropy: of the mean, in nats [n].
         mutual_information: what the networks disagree on, in nats [n].
+        networks: probabilities of each network [n, network, class], which is how it votes.
     """
 
     probabilities: jax.Array
     entropy: jax.Array
     mutual_information: jax.Array
+    networks: jax.Array
 
 
 class Exported(NamedTuple):
@@ -164,7 +166,7 @@ def belief(model: Any, real: dict[str, Any], weights: Any, pixels: jax.Array) ->
     of_each = jax.vmap(partial(_logits, model, real), (0, 0, None))
     probabilities = jax.nn.softmax(of_each(weights, real["batch_stats"], pixels))
     said = bb.mixture_prediction(probabilities.mean(0), jax.scipy.special.entr(probabilities).sum(-1).mean(0))
-    return Belief(said.probabilities, said.entropy, said.mutual_information)
+    return Belief(said.probabilities, said.entropy, said.mutual_information, jnp.moveaxis(probabilities, 0, 1))
 
 
 def _logits(model: Any, real: dict[str, Any], weights: Any, batch_stats: Any, pixels: jax.Array) -> jax.Array:

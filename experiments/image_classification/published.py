@@ -54,6 +54,11 @@ TABLES = {
         _epochs,
     ),
     "mnist-bayes": Table("mnist-bayes", (MODE, MEAN, *scores(4), ENTROPY, MINUTES), (METHOD,)),
+    "mnist-page": Table(
+        "mnist-page",
+        (Column("validation accuracy of the mode (%)", "validation_accuracy", 2, 100), MODE, MEAN, *scores(4), ENTROPY),
+        (Column("network", "config.hidden"), Column("kl_weight", "config.kl_weight")),
+    ),
     "mnist-short": Table(
         "mnist-short",
         (
