@@ -30,6 +30,9 @@ def relocated(text, folder, to=GALLERY):
     def target(found):
         return os.path.relpath(page_of(folder / found[1]), to) + found[2]
 
+    # The page to draw on is no page of Sphinx, which would hand it out as a single file.
+    digit = os.path.relpath(ROOT / "docs" / "digit" / "index.html", to)
+    text = re.sub(r"\[([^\]]*)\]\([^)\s]*docs/digit/index\.html\)", rf'<a href="{digit}">\1</a>', text)
     return LINK.sub(target, text)
 
 
