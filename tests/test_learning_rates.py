@@ -11,9 +11,9 @@ import pytest
 from matplotlib.image import imread
 
 from experiments.common import data, networks, training
-from experiments.learning_rates import grid, rules
+from experiments.learning_rates import figure, grid, rules
 from experiments.learning_rates.__main__ import main, summarize
-from experiments.learning_rates.presets import CLAIMED, MOMENTA, RATES
+from experiments.learning_rates.presets import CLAIMED, MOMENTA, RATES, Config
 from experiments.learning_rates.standing import standing
 from tests.commands import assert_finished_run_stays, read_results, refused, without_times
 
@@ -271,6 +271,18 @@ def test_an_interrupted_run_goes_on_to_the_same_rows(small_run, tmp_path, capsys
 
 def test_a_finished_run_stays(small_run, capsys):
     assert_finished_run_stays(capsys, main, SMALL, small_run)
+
+
+@pytest.mark.parametrize("value", [None, 0.5])
+def test_grids_without_an_answer_or_with_one_are_drawn(value, tmp_path):
+    row = {"method": "sgd", "rate": 0.1, "momentum": 0.5, "effective_rate": 0.2, "accuracy_mean": None}
+    row |= {"accuracy": value, "nll": value}
+    figure.draw(
+        tmp_path / "figure.png",
+        {"dataset": "digits", "rows": [row]},
+        Config(methods=("sgd",), rates=(0.1,), momenta=(0.5,)),
+    )
+    assert imread(tmp_path / "figure.png").std() > 0.05
 
 
 def test_a_grid_without_the_claimed_cell_has_no_rank(tmp_path, capsys):

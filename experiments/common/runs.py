@@ -161,7 +161,7 @@ def start(folder: Path, experiment: str, config: Any) -> contextlib.ExitStack:
 
 def _say_where(folder: Path, can_resume: bool, kind: Any, error: BaseException | None, trace: Any) -> None:
     if error is not None:
-        advice = ", where --resume continues after the last checkpoint" if can_resume else ", which holds no results"
+        advice = ", where --resume goes on from what is kept" if can_resume else ", which holds no results"
         error.add_note(printable(f"run folder {folder}{advice}"))
 
 

@@ -72,6 +72,10 @@ def _heat_map(axes: Axes, accuracies: list[float | None], config: Config) -> Non
 
 def _over_effective_rate(axes: Axes, rows: list[dict[str, Any]], field: str) -> None:
     finite = [row for row in rows if row[field] is not None]
+    if not finite:
+        axes.text(0.5, 0.5, "all cells diverged", transform=axes.transAxes, ha="center", fontsize=9)
+        axes.set_axis_off()
+        return
     x, y, momentum = ([row[name] for row in finite] for name in ("effective_rate", field, "momentum"))
     axes.scatter(x, y, c=momentum, cmap="plasma", vmin=0, vmax=1, s=26, edgecolors="black", linewidths=0.4)
     claimed = [row for row in finite if (row["rate"], row["momentum"]) == CLAIMED]
@@ -82,8 +86,10 @@ def _over_effective_rate(axes: Axes, rows: list[dict[str, Any]], field: str) -> 
     axes.set_xlabel("rate" if of_rule else "rate / (1 - momentum)", fontsize=9)
     axes.set_ylabel("NLL (nats)", fontsize=9)
     axes.tick_params(labelsize=8)
-    low, high = (min(y), max(y)) if y else (0.1, 1.0)
+    low, high = min(y), max(y)
     ticks = [tick for tick in (0.01, 0.03, 0.1, 0.2, 0.5, 1, 2, 5, 10, 100) if low / 1.2 <= tick <= 1.2 * high]
-    axes.set_yticks(ticks, [f"{tick:g}" for tick in ticks])
+    if len(ticks) < 2:
+        ticks = sorted({low, high})
+    axes.set_yticks(ticks, [f"{tick:.3g}" for tick in ticks])
     axes.minorticks_off()
     axes.grid(alpha=0.25)
