@@ -88,7 +88,8 @@ def _nishimori(axes: Axes, rows: list[Row]) -> None:
         of_method = [row for row in rows if row["method"] == method]
         if of_method:
             label, color = LABELS[method]
-            x, y = (np.concatenate([row[name] for row in of_method]) for name in ("mean_squares", "mean_agreements"))
+            machines = [machine for row in of_method for machine in row["machines"]]
+            x, y = ([machine[name] for machine in machines] for name in ("mean_square", "mean_agreement"))
             axes.scatter(x, y, s=9, color=color, label=label, alpha=0.45, linewidths=0)
     axes.set(
         title="Nishimori identity, a dot for each machine: below the line is too sure",
