@@ -102,9 +102,9 @@ def log_likelihoods(mean: jax.Array, drawn: jax.Array, problem: Problem) -> dict
     }
 
 
-def mixture_log_likelihood(machines: jax.Array, visible: jax.Array) -> jax.Array:
+def mixture_log_likelihood(machines: jax.Array, visible: jax.Array, real: machine.Real = machine.NONE) -> jax.Array:
     """The mean of ln p(s), p the average likelihood of some machines: exact, since each Z is."""
-    each = jax.lax.map(lambda weights: machine.log_likelihood(weights, visible), machines)
+    each = jax.lax.map(lambda weights: machine.log_likelihood(weights, visible, real), machines)
     return jnp.mean(jax.nn.logsumexp(each, axis=0) - jnp.log(len(machines)))
 
 
