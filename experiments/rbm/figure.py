@@ -105,7 +105,7 @@ def _nishimori(axes: Axes, rows: list[Row]) -> None:
 def images(path: Path, rows: list[Row], side: int) -> None:
     """Filters, samples and reconstructions of the first seed, a part of the figure for each method."""
     rows = [row for row in rows if row["seed"] == rows[0]["seed"]]
-    figure = Figure(figsize=(10.5, 3.8 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(11.5, 4 * len(rows)), layout="constrained")
     for part, row in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
         label = LABELS[row["method"]][0]
         error = f"{row['reconstruction_error']:.1%} of the pixels of a test image come back wrong"

@@ -109,10 +109,10 @@ def train(config: Config, method: str, key: jax.Array, images: jax.Array) -> tup
     def step(state: State, t: jax.Array) -> tuple[State, None]:
         sample_key, chain_key, batch_key = jax.random.split(jax.random.fold_in(loss_key, t), 3)
         params, real = state.params
-        chains, args = state.chains, (images, real)
+        chains, args = state.chains, [images, real]
         if not exact:
             chains = sampled(bb.mode(learner.mean(params)), chain_key, chains, config.sweeps, real)
-            args = (images[jax.random.randint(batch_key, (config.batch_size,), 0, len(images))], real, chains)
+            args = [images[jax.random.randint(batch_key, (config.batch_size,), 0, len(images))], real, chains]
         grads = jax.grad(learner.loss, argnums=(0, 3))(params, sample_key, *args)
         still = grads[1]._replace(centre=jnp.zeros(num_pixels))  # Adam leaves the centre where it is
         each = zip(optimizers, (grads[0], still), state.optimizers, state.params, strict=True)
