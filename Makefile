@@ -1,5 +1,6 @@
 # make demo    trains a binary network on real images and draws what it knows
 # make test    the whole test suite, with linter and type checker
+# make docs    the documentation, in docs/_build/html, with its notebooks executed
 # make quick   the examples of the docstrings, and some tests of the library
 # make page    fetches onnxruntime-web by npm for the page docs/digit: python -m http.server --directory docs/digit
 #
@@ -13,7 +14,7 @@ CONSTRAINTS ?= constraints.txt
 # The whole clone is on the path (editable_mode=compat), so that experiments start from any folder.
 # Written last: an environment without it is made anew.
 INSTALLED = $(VENV)/installed-with-$(notdir $(CONSTRAINTS))
-SOURCES = bbinn_jax experiments tests
+SOURCES = bbinn_jax experiments tests docs
 QUICK = bernoulli relaxation objective bayesbinn saving trajectories
 
 ifneq ($(words $(VENV)) $(words $(CONSTRAINTS)),1 1)
@@ -24,7 +25,7 @@ endif
 RUNTIME = docs/digit/onnxruntime
 RUNTIME_FILES = ort.wasm.bundle.min.mjs ort-wasm-simd-threaded.wasm
 
-.PHONY: demo test quick page install clean
+.PHONY: demo test quick docs page install clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python -m experiments.image_classification --preset digits-bayes --out runs/demo --overwrite
@@ -37,6 +38,10 @@ test: $(INSTALLED)
 
 quick: $(INSTALLED)
 	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q bbinn_jax README.md $(QUICK:%=tests/test_%.py)
+
+docs: $(INSTALLED) page
+	$(VENV)/bin/python -m sphinx -W --keep-going -q docs docs/_build/html
+	@echo "written: docs/_build/html; read it with: python -m http.server --directory docs/_build/html"
 
 page: $(if $(shell command -v npm),$(RUNTIME)/copied)
 	@test -e $(RUNTIME)/copied || echo "skipped: npm is needed for the files of onnxruntime-web, without which docs/digit has no networks"
@@ -56,7 +61,7 @@ $(INSTALLED): setup.cfg pyproject.toml $(CONSTRAINTS)
 	@echo "installing into $(VENV), a minute or two"
 	@$(PYTHON) -m venv --clear $(VENV)
 	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(CONSTRAINTS) \
-	    --config-settings editable_mode=compat --editable '.[experiments,export,test]' > $(VENV)/pip.log 2>&1 || { echo "error: the packages could not be installed (is there a network?): see $(VENV)/pip.log" >&2; exit 1; }
+	    --config-settings editable_mode=compat --editable '.[experiments,export,test,docs]' > $(VENV)/pip.log 2>&1 || { echo "error: the packages could not be installed (is there a network?): see $(VENV)/pip.log" >&2; exit 1; }
 	@touch $@
 
 clean:

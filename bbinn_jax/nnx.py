@@ -413,9 +413,6 @@ def labels(model: Any) -> PyTree:
     Returns:
         A state like that of its parameters, with a label in the place of each.
 
-    Raises:
-        Nothing of its own.
-
     >>> model = nnx.Sequential(BinaryLinear(4, 8, rngs=nnx.Rngs(0)), nnx.LayerNorm(8, rngs=nnx.Rngs(0)))
     >>> import optax
     >>> from bbinn_jax import bayesbinn

@@ -113,7 +113,7 @@ def scores(probabilities, labels):
 
 
 def main():
-    """Prints the table that stands in the README, of 5 seeds."""
+    """Prints the table that stands in docs/guides/your_data.md, of 5 seeds."""
     print("| data | trained by | steps | test accuracy | nats | seconds |\n|---|---|---|---|---|---|")
     for name in DATASETS:
         for title, steps in (("BayesBiNN", NUM_STEPS), ("STE", NUM_STEPS), ("STE", 2 * NUM_STEPS)):

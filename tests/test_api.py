@@ -158,7 +158,11 @@ def sources():
     for path in sorted((ROOT / "experiments" / "notebooks").glob("*.ipynb")):
         cells = json.loads(path.read_text())["cells"]
         yield path, "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+    for path in (
+        ROOT / "README.md",
+        *sorted((ROOT / "docs").glob("*.md")),
+        *sorted((ROOT / "docs/guides").glob("*.md")),
+    ):
         yield path, path.read_text()
 
 

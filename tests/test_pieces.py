@@ -45,21 +45,24 @@ def test_an_interrupted_run_computes_what_is_missing_and_nothing_else(interrupte
 @pytest.mark.parametrize(
     "damage",
     [
-        lambda text: text[:-5],
-        lambda text: text.replace('"third": 0.6', '"third": 0.7'),
-        lambda text: text.replace('{"piece": "bb"', '{"piece": "dd"'),
-        lambda text: text.split("\n")[0] + "\n[1]\n",
-        lambda text: text.split("\n")[0] + "\nnull\n" + text,
+        lambda line: line[:-5] + "\n",
+        lambda line: line.replace('"third": 0.6', '"third": 0.7'),
+        lambda line: line.replace('{"piece": "bb"', '{"piece": "dd"'),
+        lambda line: "[1]\n",
+        lambda line: "null\n",
     ],
     ids=["torn", "a digit", "a name", "no object", "null"],
 )
-def test_what_is_damaged_is_computed_again(interrupted, damage):
+def test_what_is_damaged_is_named_and_computed_again_and_nothing_else(interrupted, damage, capsys):
     path, expected = interrupted / runs.PIECES, pieces.done(interrupted, work_of([]))[0]
-    path.write_text(damage("".join(path.read_text().splitlines(keepends=True)[:2])))
+    first, second, third = path.read_text().splitlines(keepends=True)
+    path.write_text(first + damage(second) + third)
+    capsys.readouterr()
     asked = []
     assert pieces.done(interrupted, work_of(asked))[0] == expected
-    assert asked == ["bb", "cccc"]
-    assert [json.loads(line)["piece"] for line in path.read_text().splitlines()] == ["a", "bb", "cccc"]
+    assert asked == ["bb"]
+    assert f"{path} is damaged in line 2: that piece is computed again" in capsys.readouterr().out
+    assert sorted(json.loads(line)["piece"] for line in path.read_text().splitlines()) == ["a", "bb", "cccc"]
 
 
 def test_an_interrupted_run_is_neither_lost_nor_mixed_with_another(interrupted):

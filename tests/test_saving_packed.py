@@ -79,9 +79,9 @@ def test_numpy_reads_the_weights(tmp_path, num_networks):
 
 
 @pytest.mark.parametrize("num_networks", [None, 16])
-def test_the_lines_of_the_readme_read_a_file_where_there_is_no_jax(tmp_path, num_networks):
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    lines = re.search(r">>> import json, math, numpy, safetensors\n((>>>|\.\.\.).*\n)+?(?=>>> arrays\[)", readme)[0]
+def test_the_lines_of_the_guide_read_a_file_where_there_is_no_jax(tmp_path, num_networks):
+    guide = (Path(__file__).parents[1] / "docs/guides/bits.md").read_text()
+    lines = re.search(r">>> import json, math, numpy, safetensors\n((>>>|\.\.\.).*\n)+?(?=>>> arrays\[)", guide)[0]
     lines = [line[4:] for line in lines.splitlines()]
     assert len(lines) == 6
     saved = network(num_networks)
@@ -107,7 +107,7 @@ def test_the_packed_column_of_the_table_is_the_file_but_for_its_header(tmp_path)
     assert (len(leaves), len(totals)) == (5, 3)
     for lines in (leaves, totals):  # 33 and 10 weights take 5 and 2 bytes
         assert len(content) - header == sum(int(re.search(r"(\d+) B$", line)[1]) for line in lines)
-    assert header - len(json.dumps(saved.config)) < 300 + 150 * len(leaves)  # as the README says
+    assert header - len(json.dumps(saved.config)) < 300 + 150 * len(leaves)  # as docs/guides/binary_or_real.md says
 
 
 def test_other_trees_come_back_like_one_of_their_kind(tmp_path):

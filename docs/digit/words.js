@@ -21,10 +21,9 @@ export function verdict(answer) {
     const says = `Probably ${article(first)} ${first}, perhaps ${article(second)} ${second}.`;
     return { kind: "perhaps", says, because: `${votes} for ${first}.` };
   }
-  const because =
-    ofWeights > OF_WEIGHTS * all
-      ? "Each network hesitates, and they contradict each other: they have never learned about such an image."
-      : "Each network hesitates by itself: several digits are possible.";
+  let because = "Each network hesitates by itself: several digits are possible.";
+  if (voters === answer.networks.length) because = `All ${voters} networks would say ${first}, but they are not sure enough of it.`;
+  else if (ofWeights > OF_WEIGHTS * all) because = "They contradict each other: they have never learned about such an image.";
   return { kind: "unknown", says: "We do not know.", because };
 }
 

@@ -4,6 +4,7 @@ The random numbers of a piece must depend on the config and on the piece alone. 
 the same rows as one that was not.
 """
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -30,10 +31,9 @@ def done(folder: Path, work: Mapping[str, Callable[[], Rows]]) -> tuple[Rows, fl
         FloatingPointError: a number of a row is not finite.
     """
     path = folder / runs.PIECES
-    lines = [line for line in _whole_lines(path) if line["piece"] in work]
+    found = {line["piece"]: line for line in _whole_lines(path) if line["piece"] in work}
     with runs.whole(path) as file:  # what was damaged, or not finished, is gone and computed again
-        file.write(runs.metrics_text(lines).encode())
-    found = {line["piece"]: line for line in lines}
+        file.write(runs.metrics_text(list(found.values())).encode())
     if found:
         console.write(f"continuing after {len(found)} of {len(work)} pieces")
     missing = [name for name in work if name not in found]
@@ -52,14 +52,13 @@ def done(folder: Path, work: Mapping[str, Callable[[], Rows]]) -> tuple[Rows, fl
 
 
 def _whole_lines(path: Path) -> Rows:
-    """The lines before the first that is damaged."""
+    """The lines that are as they were written; says which are not."""
     lines: Rows = []
-    for text in path.read_bytes().split(b"\n")[:-1] if path.exists() else ():
-        try:
+    for i, text in enumerate(path.read_bytes().splitlines() if path.exists() else (), start=1):
+        with contextlib.suppress(ValueError):
             line = json.loads(text)
-        except ValueError:
-            break
-        if not isinstance(line, dict) or line.get("sha256") != reading.digest_of(line):
-            break
-        lines.append(line)
+            if isinstance(line, dict) and line.get("sha256") == reading.digest_of(line):
+                lines.append(line)
+                continue
+        console.write(f"{path} is damaged in line {i}: that piece is computed again")
     return lines
