@@ -123,7 +123,7 @@ _of_images: Any = {"oracle": False, "seeds": 3}
 _by_chains: Any = {"steps": 2000, "learning_rate": 0.01, "kl_weight": 10.0, "num_samples": 8}
 PRESETS: dict[str, Callable[[], Config]] = {
     "planted": partial(Config, preset="planted"),
-    "quick": partial(Config, preset="quick", seeds=5, hidden_units=(2,), alphas=(5.0,)),
+    "quick": partial(Config, preset="quick", seeds=5, hidden_units=(2,), alphas=(2.0, 5.0)),
     "digits": partial(
         Config,
         preset="digits",
