@@ -1,5 +1,6 @@
 """Boltzmann machines with binary weights: against enumeration in float64, and from the command line."""
 
+import dataclasses
 import itertools
 import json
 
@@ -20,6 +21,13 @@ QUICK = "--preset quick --seeds 2 --steps 3 --visible-units 10 --alphas 2 --test
 
 def states(n):
     return np.array(list(itertools.product((-1.0, 1.0), repeat=n)))
+
+
+def exact_log_p_with_biases(weights, bias, scale, centre):
+    """Of each visible state, by summing over all visible and hidden states."""
+    v, h = states(len(weights)), states(P)
+    joint = (v @ bias)[:, None] + scale * (v - centre) @ weights @ h.T / np.sqrt(len(weights))
+    return np.log(np.exp(joint).sum(1)) - np.log(np.exp(joint).sum())
 
 
 def exact_log_z(weights, bias):
@@ -65,6 +73,35 @@ def test_likelihood_is_exact_and_so_is_its_gradient_between_the_weights(weights,
     few = [3, 17, 60]
     found = jax.grad(machine.loss_fn)(jnp.asarray(mean, jnp.float32), visible[jnp.array(few)])
     np.testing.assert_allclose(found, slopes(lambda w: -exact_log_p(w)[few].mean(), mean), atol=2e-5)
+
+
+def test_likelihood_with_biases_is_exact_and_so_is_its_gradient(weights):
+    visible, few = jnp.asarray(states(N), jnp.float32), [3, 17, 60]
+    rng = np.random.default_rng(8)
+    bias, scale, centre = rng.normal(size=N), 1.7, rng.uniform(-1, 1, N)
+    real = machine.Real(*(jnp.asarray(x, jnp.float32) for x in (bias, scale, centre)))
+    w = jnp.asarray(weights, jnp.float32)
+    found = machine.log_likelihood(w, visible, real)
+    np.testing.assert_allclose(found, exact_log_p_with_biases(weights, bias, scale, centre), atol=3e-5)
+    gradient = jax.grad(machine.loss_fn, argnums=2)(w, visible[jnp.array(few)], real)
+
+    def loss(bias, scale):
+        return -exact_log_p_with_biases(weights, bias, scale[0], centre)[few].mean()
+
+    np.testing.assert_allclose(gradient.bias, slopes(lambda b: loss(b, [scale]), bias), atol=3e-5)
+    np.testing.assert_allclose(gradient.scale, slopes(lambda x: loss(bias, x), np.array([scale]))[0], atol=3e-5)
+
+
+def test_chains_with_biases_sample_their_machine(weights, key):
+    """Means and second moments of 20,000 chains after 60 sweeps, within 5 standard errors."""
+    rng = np.random.default_rng(9)
+    bias, scale, centre = rng.normal(size=N) / 2, 1.3, rng.uniform(-1, 1, N)
+    real = machine.Real(*(jnp.asarray(x, jnp.float32) for x in (bias, scale, centre)))
+    w = jnp.asarray(weights, jnp.float32)
+    v = np.asarray(images.sampled(w, key, jnp.ones((20_000, N)), 60, real), np.float64)
+    p = np.exp(exact_log_p_with_biases(weights, bias, scale, centre))
+    assert np.abs(v.mean(0) - p @ states(N)).max() < 5 / np.sqrt(20_000)
+    assert np.abs(v.T @ v / 20_000 - states(N).T @ (p[:, None] * states(N))).max() < 5 / np.sqrt(20_000)
 
 
 def test_examples_are_those_of_the_machine(weights, key):
@@ -133,7 +170,7 @@ def test_contrastive_divergence_has_the_gradient_of_the_likelihood(weights, key)
     """Where 50,000 chains are draws of the machine; within 5 standard errors of about 1 / sqrt N each."""
     w, visible = jnp.asarray(weights, jnp.float32), jnp.asarray(states(N)[[3, 17, 60]], jnp.float32)
     chains = machine.draw(key, w, 50_000)
-    by_chains = jax.grad(images.contrast)(w, visible, chains)
+    by_chains = jax.grad(images.contrast)(w, visible, machine.NONE, chains)
     np.testing.assert_allclose(by_chains, jax.grad(machine.loss_fn)(w, visible), atol=5 / np.sqrt(50_000 * N))
     again = images.sampled(w, key, chains, 3)  # the chains stay where they are
     moments = [np.asarray(x.T @ x) / 50_000 for x in (chains, again)]
@@ -194,6 +231,12 @@ def test_rows_say_what_was_measured(quick_run):
     measured = "overlap weight_ece nishimori_gap test_log_likelihood".split()
     for row in results["rows"]:
         assert {"method", "hidden_units", "alpha", *measured, *(f"{x}_std" for x in measured)} <= set(row)
+        machines = row["machines"]
+        assert len(machines) == 2
+        for name in measured:
+            values = [line[name] for line in machines]
+            assert row[name] == pytest.approx(np.mean(values), abs=1e-5)
+            assert row[f"{name}_std"] == pytest.approx(np.std(values, ddof=1), abs=2e-5)
         assert row["test_log_likelihood_planted"] == results["rows"][0]["test_log_likelihood_planted"]
         assert row["nishimori_gap"] == pytest.approx(row["mean_square"] - row["mean_agreement"])
     assert all(row["mean_square"] == 1 for row in results["rows"] if row["method"] in ("ste", "real_sign"))
@@ -220,7 +263,10 @@ def test_machines_learn_images_exactly_and_by_chains(tmp_path, hidden_units, met
     rows = [images.learn(config, of, method, 0)[0] for method in methods]
     assert all(("test_log_likelihood" in row) == (hidden_units == "3") for row in rows)
     assert all(0 <= row["reconstruction_error"] <= 1 for row in rows)
-    figure.images(tmp_path / "figure.png", json.loads(json.dumps(rows)), of)
+    assert all(row["scale"] != 1 for row in rows)
+    (plain,) = images.learn(dataclasses.replace(config, biases=False), of, methods[0], 0)
+    assert plain["scale"] == 1
+    figure.images(tmp_path / "figure.png", json.loads(json.dumps(rows)), 4)
     assert (tmp_path / "figure.png").exists()
 
 
@@ -242,6 +288,8 @@ def test_machines_learn_images_exactly_and_by_chains(tmp_path, hidden_units, met
         (["--num-samples", "-1"], ["num_samples", "-1"]),
         (["--kl-weight", "-1"], ["kl_weight", "-1"]),
         (["--eval-samples", "0"], ["eval_samples", "0"]),
+        (["--scale", "-1"], ["scale", "-1"]),
+        (["--real-learning-rate", "nan"], ["real_learning_rate", "nan"]),
         (["--preset", "digits", "--batch-size", "5000"], ["batch_size", "5000"]),
         (["--resume", "--overwrite"], ["resume", "overwrite"]),
     ],

@@ -39,7 +39,7 @@ def run(config: Config, prepared: images.Images | None, out: Path) -> dict[str, 
     if prepared is None:
         figure.planted(out / "figure.png", rows)
     else:
-        figure.images(out / "figure.png", rows, prepared)
+        figure.images(out / "figure.png", rows, round(prepared.test.shape[1] ** 0.5))
         rows = [{name: value for name, value in row.items() if name not in images.SHOWN} for row in rows]
     oracle = [row for row in rows if row["method"] == planted.BAYES]
     return {

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from experiments.common.colours import GREY
 from experiments.common.tables import read
-from experiments.rbm.images import SHOWN, Images
+from experiments.rbm.images import SHOWN
 from experiments.rbm.presets import LABELS
 from experiments.rbm.published import OVERLAPS
 
@@ -88,7 +88,8 @@ def _nishimori(axes: Axes, rows: list[Row]) -> None:
         of_method = [row for row in rows if row["method"] == method]
         if of_method:
             label, color = LABELS[method]
-            x, y = (np.concatenate([row[name] for row in of_method]) for name in ("mean_squares", "mean_agreements"))
+            machines = [machine for row in of_method for machine in row["machines"]]
+            x, y = ([machine[name] for machine in machines] for name in ("mean_square", "mean_agreement"))
             axes.scatter(x, y, s=9, color=color, label=label, alpha=0.45, linewidths=0)
     axes.set(
         title="Nishimori identity, a dot for each machine: below the line is too sure",
@@ -101,11 +102,10 @@ def _nishimori(axes: Axes, rows: list[Row]) -> None:
     axes.legend(frameon=False, markerscale=2)
 
 
-def images(path: Path, rows: list[Row], of: Images) -> None:
+def images(path: Path, rows: list[Row], side: int) -> None:
     """Filters, samples and reconstructions of the first seed, a part of the figure for each method."""
     rows = [row for row in rows if row["seed"] == rows[0]["seed"]]
-    side = int(np.sqrt(of.test.shape[1]))
-    figure = Figure(figsize=(14, 3.6 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(11.5, 4 * len(rows)), layout="constrained")
     for part, row in zip(figure.subfigures(len(rows), 1, squeeze=False)[:, 0], rows, strict=True):
         label = LABELS[row["method"]][0]
         error = f"{row['reconstruction_error']:.1%} of the pixels of a test image come back wrong"
@@ -114,7 +114,8 @@ def images(path: Path, rows: list[Row], of: Images) -> None:
         noisy, restored = np.split(pairs, 2)
         kinds = {"filters (means)": filters, "samples": samples, "test, 10 % flipped": noisy, "restored": restored}
         for axes, (title, pictures) in zip(part.subplots(len(kinds)), kinds.items(), strict=True):
-            tiles = np.pad(pictures.reshape(-1, side, side), ((0, 0), (0, 0), (0, 1)), constant_values=np.nan)
+            gap = max(1, side // 10)
+            tiles = np.pad(pictures.reshape(-1, side, side), ((0, 0), (0, 0), (0, gap)), constant_values=np.nan)
             axes.imshow(np.concatenate(tiles, axis=1), cmap="gray", vmin=-1, vmax=1)
             axes.set(xticks=[], yticks=[])
             axes.set_ylabel(title, rotation=0, ha="right", va="center")

@@ -42,8 +42,8 @@ class Learner(NamedTuple):
 
 def make(config: Config, method: str, num_examples: int, loss_fn: Loss = machine.loss_fn) -> Learner:
     """The learner of a method; ``loss_fn(weights, *args)`` is the mean loss of the examples."""
-    rule = bb.bayesbinn(_falling(config, config.learning_rate), num_examples, kl_weight=config.kl_weight)
-    adam = optax.adam(_falling(config, config.weight_learning_rate))
+    rule = bb.bayesbinn(falling(config, config.learning_rate), num_examples, kl_weight=config.kl_weight)
+    adam = optax.adam(falling(config, config.weight_learning_rate))
 
     def small(key: jax.Array, weights: jax.Array) -> jax.Array:
         return config.init_scale * jax.random.normal(key, weights.shape)
@@ -105,5 +105,6 @@ def _anywhere(key: jax.Array, weights: jax.Array) -> jax.Array:
     return jax.random.uniform(key, weights.shape, minval=-1.0)
 
 
-def _falling(config: Config, rate: float) -> optax.Schedule:
+def falling(config: Config, rate: float) -> optax.Schedule:
+    """A rate that falls to 0 over the training."""
     return optax.cosine_decay_schedule(rate, config.steps)

@@ -52,24 +52,23 @@ def plant(config: Config, hidden_units: int, num_examples: int, seed: jax.Array)
 
 
 def point(config: Config, method: str, hidden_units: int, alpha: float) -> list[Row]:
-    """The row of a method at a point: means over the seeds, and their sample deviations."""
+    """The row of a method at a point: means over the seeds, their sample deviations, and the machine of each seed."""
     seeds = jnp.arange(config.seeds, dtype=jnp.uint32) + jnp.uint32(config.seed)
     problems = plant(config, hidden_units, round(alpha * config.visible_units), seeds)
     means, drawn = jax.jit(jax.vmap(partial(learn, config, method)))(problems)
     likelihoods = jax.device_get(log_likelihoods(means, drawn, problems._replace(train=None)))
     means, weights = jax.device_get((means, problems.weights))
     matched = [scores.match(mean, true) for mean, true in zip(means, weights, strict=True)]
-    lines = [scores.of_machine(x) for x in matched]
-    for i, line in enumerate(lines):
-        line |= {f"test_log_likelihood_{name}": float(values[i]) for name, values in likelihoods.items()}
-        line["test_log_likelihood"] = line["test_log_likelihood_mixture"]
+    machines = [scores.of_machine(x) for x in matched]
+    for i, line in enumerate(machines):
+        line |= {name: float(values[i]) for name, values in likelihoods.items()}
     pooled = scores.calibration(matched)
     return [
         {"method": method, "hidden_units": hidden_units, "alpha": alpha}
-        | {name: statistics.fmean(line[name] for line in lines) for name in lines[0]}
-        | {f"{name}_std": deviation([line[name] for line in lines]) for name in lines[0]}
+        | {name: statistics.fmean(line[name] for line in machines) for name in machines[0]}
+        | {f"{name}_std": deviation([line[name] for line in machines]) for name in machines[0]}
         | {f"{name}_pooled" if name == "weight_ece" else name: value for name, value in pooled.items()}
-        | {f"{name}s": [line[name] for line in lines] for name in ("mean_agreement", "mean_square")}
+        | {"machines": [{name: round(value, 5) for name, value in line.items()} for line in machines]}
     ]
 
 
@@ -95,17 +94,17 @@ def draw(key: jax.Array, mean: jax.Array, num_samples: int) -> jax.Array:
 @jax.jit
 @jax.vmap
 def log_likelihoods(mean: jax.Array, drawn: jax.Array, problem: Problem) -> dict[str, jax.Array]:
-    """The mean of ln p over the test examples of each seed: of the mode, of the mixture and of the planted machine."""
+    """The mean of ln p over the test examples of each seed: of the mixture, of the mode and of the planted machine."""
     return {
-        "mode": machine.log_likelihood(bb.mode(mean), problem.test).mean(),
-        "mixture": mixture_log_likelihood(drawn, problem.test),
-        "planted": machine.log_likelihood(problem.weights, problem.test).mean(),
+        "test_log_likelihood": mixture_log_likelihood(drawn, problem.test),
+        "test_log_likelihood_mode": machine.log_likelihood(bb.mode(mean), problem.test).mean(),
+        "test_log_likelihood_planted": machine.log_likelihood(problem.weights, problem.test).mean(),
     }
 
 
-def mixture_log_likelihood(machines: jax.Array, visible: jax.Array) -> jax.Array:
+def mixture_log_likelihood(machines: jax.Array, visible: jax.Array, real: machine.Real = machine.NONE) -> jax.Array:
     """The mean of ln p(s), p the average likelihood of some machines: exact, since each Z is."""
-    each = jax.lax.map(lambda weights: machine.log_likelihood(weights, visible), machines)
+    each = jax.lax.map(lambda weights: machine.log_likelihood(weights, visible, real), machines)
     return jnp.mean(jax.nn.logsumexp(each, axis=0) - jnp.log(len(machines)))
 
 

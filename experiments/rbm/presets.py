@@ -63,11 +63,17 @@ class Config(Run):
     eval_samples: int = 50
     """Draws so many machines from a posterior, whose likelihoods are averaged."""
 
+    biases: bool = True
+    """Gives machines of images real biases, a learned scale of all weights and a centre."""
+    scale: float = 1.0
+    """Sets the scale of all weights at the start (images)."""
+    real_learning_rate: float = 0.01
+    """Sets the learning rate of Adam on biases and scale (images)."""
     batch_size: int = 100
     """Sets the number of images in a batch (mnist)."""
     chains: int = 100
     """Sets the number of chains that are carried from step to step (mnist)."""
-    sweeps: int = 5
+    sweeps: int = 1
     """Sets how often the chains sample all units in a step (mnist)."""
     train_images: int = 10_000
     """Trains on no more than this many images (mnist)."""
@@ -90,6 +96,8 @@ class Config(Run):
                 ("mean_learning_rate", 0, None),
                 ("weight_learning_rate", 0, None),
                 ("eval_samples", 1, MOST_EVAL_SAMPLES),
+                ("scale", 0, None),
+                ("real_learning_rate", 0, None),
                 ("batch_size", 1, LARGEST),
                 ("chains", 1, LARGEST),
                 ("sweeps", 1, LARGEST),
@@ -112,7 +120,7 @@ class Config(Run):
 
 
 _of_images: Any = {"oracle": False, "seeds": 3}
-_by_chains: Any = {"steps": 600, "learning_rate": 0.02, "num_samples": 1}
+_by_chains: Any = {"steps": 2000, "learning_rate": 0.01, "kl_weight": 10.0, "num_samples": 8}
 PRESETS: dict[str, Callable[[], Config]] = {
     "planted": partial(Config, preset="planted"),
     "quick": partial(Config, preset="quick", seeds=5, hidden_units=(2,), alphas=(2.0, 5.0)),
@@ -122,6 +130,7 @@ PRESETS: dict[str, Callable[[], Config]] = {
         data="digits",
         hidden_units=(10,),
         methods=("bayesbinn", "ste", "real_sign"),
+        steps=1000,
         **_of_images,
     ),
     "mnist": partial(
