@@ -189,9 +189,9 @@ def test_a_network_is_loaded_as_it_was_tested(run_of, batch_norm):
         np.testing.assert_allclose(committee.probabilities, drawn.probabilities, atol=1e-4)
         scale = kept.config["input_std"], kept.config["input_mean"]
         assert scale == (data.load("digits").std.tolist(), data.load("digits").mean.tolist())
-    with pytest.raises(ValueError, match="task must be from 1 to 3, got 4"):
+    with pytest.raises(ValueError, match="task must be a whole number from 1 to 3, got 4"):
         load_network(out / "network-3.safetensors", 4)
-    with pytest.raises(ValueError, match="task must be from 1 to 3, got 0"):
+    with pytest.raises(ValueError, match="task must be a whole number from 1 to 3, got 0"):
         load_packed(out / "network-3.packed.safetensors", 0)
 
 
@@ -306,7 +306,7 @@ def test_loss_that_is_not_finite_ends_the_run_without_results(tmp_path):
         (["--learning-rate", "1e300"], ["learning_rate", "1e+300"]),
         (["--epochs", "0"], ["epochs", "0"]),
         (["--stop-after-tasks", "6"], ["stop_after_tasks", "6"]),
-        (["--batch-size", "2000"], ["batch_size", "1437", "2000"]),
+        (["--batch-size", "2000"], ["batch_size", "1437 training images", "2000"]),
         (["--hidden", "0"], ["hidden", "0"]),
         (["--seed", "-1"], ["seed", "-1"]),
         (["--seeds", "0"], ["seeds", "0"]),

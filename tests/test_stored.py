@@ -1,6 +1,7 @@
 """Continual learning by stored posteriors: sharing, storage and the search for the task by hand, and a run on disk."""
 
 import itertools
+import re
 from functools import partial
 
 import jax
@@ -183,6 +184,10 @@ def test_a_run_has_what_it_promises(run, capsys):
     show(results)
     printed = capsys.readouterr().out
     assert "not told" in printed and "bits a weight" in printed
+    assert len(re.findall("each task, told the task|cbln, told the task", printed)) == 2  # both heads
+    assert not re.search("forgetting|backward|capacity", printed)
+    show(results | {"tasks": 1})
+    assert "given to their task" not in capsys.readouterr().out  # of one task there is no choice
 
 
 def test_networks_of_the_files_have_the_numbers_of_the_results(run):
@@ -211,7 +216,7 @@ def test_networks_of_the_files_have_the_numbers_of_the_results(run):
         if name.startswith(("task_rate", "untold")):
             expected = results[f"{name}_after_task"][-1]
             assert values[:2] == pytest.approx(expected[:2], abs=0.015) and values[2] is expected[2] is None
-    with pytest.raises(ValueError, match="task must be from 1 to 4, got 5"):
+    with pytest.raises(ValueError, match="task must be a whole number from 1 to 4, got 5"):
         load_packed(out / "network-3.packed.safetensors", 5)
 
 
@@ -247,13 +252,34 @@ def test_a_run_that_was_killed_equals_one_that_was_not(run, tmp_path):
         assert_same_bits(here, prediction.part(there, slice(number)))
     assert all(stopped[f"{name}_after_task"] == results[f"{name}_after_task"][:3] for name in stored.NAMES)
     assert load_packed(out / "network-3.packed.safetensors", 3).predict(np.zeros((1, 64), np.float32))
-    with pytest.raises(ValueError, match="task must be from 1 to 3, got 4"):
+    with pytest.raises(ValueError, match="task must be a whole number from 1 to 3, got 4"):
         load_network(out / "network-3.safetensors", 4)
 
 
 def assert_same_bits(tree, expected):
     for a, b in zip(jax.tree.leaves(tree), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize(("load", "name"), [(load_network, "network-3"), (load_packed, "network-3.packed")])
+@pytest.mark.parametrize("task", [1.5, "1", None])
+def test_a_task_that_is_no_whole_number_is_refused_by_name(run, load, name, task):
+    with pytest.raises(ValueError, match=f"task must be a whole number from 1 to 4, got {task!r}"):
+        load(run[1] / f"{name}.safetensors", task)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "wanted", "got"),
+    [
+        (["--tasks", "4"], "4 of digits", "4 of split-digits"),
+        (["--preset", "split-digits", "--tasks", "3"], "3 of split-digits", "4 of split-digits"),
+        (["--preset", "split-digits", "--stop-after-tasks", "2"], "2 of split-digits", "4 of split-digits"),
+    ],
+)
+def test_a_run_beside_of_other_tasks_is_refused(run, tmp_path, capsys, arguments, wanted, got):
+    error = refused(capsys, main, [*arguments, "--beside", str(run[1]), "--out", str(tmp_path / "run")])
+    assert f"beside must be a run with the tasks of this one, {wanted}, got {got}" in error
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_finished_run_stays(run, capsys):
@@ -265,12 +291,13 @@ def test_a_finished_run_stays(run, capsys):
     [
         (["--method", "cbln", "--share-below", "-1"], ["share_below", "-1"]),
         (["--method", "cbln", "--share-below", "nan"], ["share_below", "nan"]),
+        (["--method", "cbln", "--eval-samples", "1"], ["eval_samples must be at least 2 with --method cbln, got 1"]),
         (["--share-below", "0.1"], ["--share-below", "--method bayesbinn"]),
         (["--method", "cbln", "--prior", "none"], ["--prior", "--method cbln"]),
         (["--method", "cbln", "--batch-norm", "shared"], ["batch_norm", "'shared'", "--method cbln", "per-task"]),
         (["--method", "cbln", "--batch-norm", "reestimated"], ["batch_norm", "'reestimated'", "--method cbln"]),
         (["--preset", "split-digits", "--tasks", "6"], ["tasks", "5", "split-digits", "6"]),
-        (["--preset", "split-digits", "--batch-size", "300"], ["batch_size", "300", "28"]),
+        (["--preset", "split-digits", "--batch-size", "300"], ["batch_size", "300", "283 training images of a task"]),
         (["--preset", "split-digits", "--eval-images", "3"], ["eval_images", "3 images"]),
         (["--dataset", "split-letters"], ["dataset", "split-letters", "split-mnist"]),
     ],

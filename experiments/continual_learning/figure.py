@@ -43,10 +43,9 @@ def accuracy_of_tasks(path: Path, results: dict[str, Any], beside: dict[str, Any
 
 def describe(results: dict[str, Any]) -> str:
     """A run in a few words."""
-    method = METHODS[results["method"]].label
-    if results["prior"] is None:
-        return method
-    return f"{method}, {'yesterday is the prior' if results['prior'] == 'previous' else 'no prior'}"
+    priors = {None: "", "previous": ", yesterday is the prior", "none": ", no prior"}
+    told = ", told the task" if results["needs_task_identity"] else ""
+    return f"{METHODS[results['method']].label}{priors[results['prior']]}{told}"
 
 
 def weight_probabilities(path: Path, results: dict[str, Any]) -> Path:

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import time
 from functools import partial
+from numbers import Integral
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -60,10 +61,13 @@ def load(config: Config) -> data.Dataset:
     if config.dataset in SPLIT:
         most = dataset.num_classes // 2
         if config.tasks > most:
-            raise ValueError(f"tasks must be at most {most} of two labels, {config.dataset}, got {config.tasks!r}")
+            raise ValueError(
+                f"tasks must be at most {most} with {config.dataset}, two labels each, got {config.tasks!r}"
+            )
         train, test = (prediction.part(tasks.split(x, most), slice(config.tasks)) for x in (train, test))
-    if config.batch_size > train.labels.shape[-1]:
-        raise ValueError(f"batch_size must be at most {train.labels.shape[-1]}, got {config.batch_size!r}")
+    most = train.labels.shape[-1]
+    if config.batch_size > most:
+        raise ValueError(f"batch_size must be at most the {most} training images of a task, got {config.batch_size!r}")
     return dataset._replace(train=train, test=test)
 
 
@@ -134,8 +138,8 @@ def load_packed(path: str | Path, task: int) -> prediction.Packed:
 def _config(fields: dict[str, Any], task: int) -> Config:
     """The config that a kept network has; raises ValueError for a task that its run did not have."""
     config = of_flat(Config, fields)
-    if not 1 <= task <= config.tasks:
-        raise ValueError(f"task must be from 1 to {config.tasks}, got {task!r}")
+    if not (isinstance(task, Integral) and 1 <= task <= config.tasks):
+        raise ValueError(f"task must be a whole number from 1 to {config.tasks}, got {task!r}")
     return config
 
 

@@ -46,6 +46,8 @@ class CBLN(methods.BayesBiNN):
         """Raises ValueError for a field out of its range."""
         super().__post_init__()
         check_ranges(self, (("share_below", 0, None),))
+        if self.eval_samples < 2:  # one network contradicts nobody: its mutual information is 0 on every image
+            raise ValueError(f"eval_samples must be at least 2 with --method cbln, got {self.eval_samples!r}")
 
 
 Methods = methods.Settings | Chained | CBLN  # the last one of a name is taken
@@ -165,7 +167,7 @@ def permuted_mnist_stream(method: str) -> Config:
 
 
 def split_digits(method: str) -> Config:
-    """Two labels a task, 284 images of 8x8 pixels, and one softmax over all ten; seconds on a CPU."""
+    """Two labels a task, 283 training images of 8x8 pixels, and one softmax over all ten; seconds on a CPU."""
     return dataclasses.replace(permuted_digits(method), preset="split-digits", dataset="split-digits")
 
 

@@ -70,8 +70,9 @@ def progress(lines: list[dict[str, Any]]) -> str:
     name = "accuracy_mean" if "accuracy_mean" in lines[0] else "accuracy_mode"
     accuracies = np.array([line[name] for line in lines])
     loss = np.mean([line["train_loss"] for line in lines])
+    told = "told the task: " if "bits_per_weight" in lines[0] else ""
     return (
-        f"loss {loss:.3f}  this task {accuracies[:, -1].mean():.2%}  task 1 {accuracies[:, 0].mean():.2%}  "
+        f"loss {loss:.3f}  {told}this task {accuracies[:, -1].mean():.2%}  task 1 {accuracies[:, 0].mean():.2%}  "
         f"all so far {accuracies.mean():.2%}"
     )
 
@@ -81,6 +82,8 @@ def show(results: dict[str, Any]) -> None:
     predictors = [name for name in ("mode", "mean") if results[f"test_accuracy_{name}"] is not None]
     seeds = f", mean +- std of {results['seeds']} seeds" if "seeds" in results else ""
     titles = {"mode": "mode", "mean": f"mean of {results['eval_samples']}"}
+    told = ", told the task" if results["needs_task_identity"] else ""
+    stores = "bits_per_weight_after_task" in results
     _write_matrix(results, predictors[-1], titles[predictors[-1]])
     rows = [
         (title, *(console.number(results, f"{key}_{name}", style) for name in predictors))
@@ -93,17 +96,19 @@ def show(results: dict[str, Any]) -> None:
             ("backward_transfer", "backward transfer (from its end)", "{:+.2%}"),
         )
     ]
+    if stores:
+        del rows[3:]  # a stored posterior forgets nothing
     if results["tasks"] <= LAST:
         del rows[1]
     prior = f", prior {results['prior']}" if results["prior"] else ""
     console.write_table(
-        f"after task {results['tasks']}: {results['dataset']}, {results['method']}{prior}{seeds}",
+        f"after task {results['tasks']}: {results['dataset']}, {results['method']}{prior}{told}{seeds}",
         ("", *(titles[name] for name in predictors)),
         rows,
     )
     if results["eval_samples"]:
         console.write("mode: the one most probable network, mean: the average over networks drawn from the posterior")
-    if "bits_per_weight_after_task" in results:
+    if stores:
         _write_stored(results)
     elif results["needs_task_identity"]:
         console.write(f"batch norms {results['batch_norm']}: in tests the network is told which task an image is of")
@@ -116,8 +121,20 @@ def show(results: dict[str, Any]) -> None:
 
 
 def _write_stored(results: dict[str, Any]) -> None:
-    """What is known where nobody names the task, and what the stored posteriors take."""
-    console.write("above the network is told which task an image is of, and takes the posterior of that task")
+    """What is known where nobody names the task (if there are several), and what the stored posteriors take."""
+    if results["tasks"] > 1:
+        _write_not_told(results)
+    parts = {name: results[f"{name}_after_task"][-1] for name in stored.BITS}
+    console.write(
+        f"{parts['bits_per_weight']:.2f} bits a weight: {parts['components_per_weight']:.2f} posteriors of a mode bit "
+        f"and {stored.CERTAINTY_BITS} bits of certainty, {parts['index_bits_per_weight']:.2f} bits for which one a "
+        f"task has, {parts['real_bits_per_weight']:.2f} for real numbers"
+    )
+
+
+def _write_not_told(results: dict[str, Any]) -> None:
+    """How often each rule finds the task, and the accuracy of what then answers."""
+    console.write("told the task: the network knows which task an image is of, and takes the posterior of that task")
     rows = []
     for rule in stored.RULES:
         for name, title in (("task_rate", "batches given to their task"), ("untold_accuracy", "  accuracy")):
@@ -126,12 +143,6 @@ def _write_stored(results: dict[str, Any]) -> None:
             rows.append((f"least {rule.replace('_', ' ')}: {title}" if name == "task_rate" else title, *cells))
     columns = (f"batches of {size}" for size in stored.BATCHES)
     console.write_table("not told: images come in batches of one task", ("", *columns), rows)
-    parts = {name: results[f"{name}_after_task"][-1] for name in stored.BITS}
-    console.write(
-        f"{parts['bits_per_weight']:.2f} bits a weight: {parts['components_per_weight']:.2f} posteriors of a mode bit "
-        f"and {stored.CERTAINTY_BITS} bits of certainty, {parts['index_bits_per_weight']:.2f} bits for which one a "
-        f"task has, {parts['real_bits_per_weight']:.2f} for real numbers"
-    )
 
 
 def _write_matrix(results: dict[str, Any], predictor: str, title: str) -> None:
@@ -147,6 +158,9 @@ def _write_matrix(results: dict[str, Any], predictor: str, title: str) -> None:
         cells += [f"{entropies[t]:.3f}", f"{certain[t]:.1%}"] if entropies else []
         rows.append((f"after task {t + 1}", *cells))
     of_seeds = f", average of {results['seeds']} seeds" if "seeds" in results else ""
-    console.write_table(f"{results['tested_on']} accuracy of the {title} on each task{of_seeds}", ("", *columns), rows)
+    told = ", told the task" if results["needs_task_identity"] else ""
+    head = f"{results['tested_on']} accuracy of the {title} on each task{told}{of_seeds}"
+    console.write_table(head, ("", *columns), rows)
     if entropies:
-        console.write("entropy: bits per weight; certain: share of weights decided to 99 %, no capacity left in them")
+        left = "" if "bits_per_weight_after_task" in results else ", no capacity left in them"
+        console.write(f"entropy: bits per weight; certain: share of weights decided to 99 %{left}")
