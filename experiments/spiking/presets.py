@@ -97,7 +97,8 @@ _digits: dict[str, Any] = {
 PRESETS: dict[str, Callable[..., Config]] = {
     "moons": partial(Config, preset="moons"),
     "digits": partial(Config, preset="digits", **_digits),
-    # Start, temperature, rate (0.1 / 200) and prior (5e-4 * 200) of the authors' code, which trains 5,000 epochs.
+    # Start, temperature, rate (0.1 / 200) and prior (5e-4 * 200) of the authors' code, and not its 5,000 epochs:
+    # it has 25, as moons.
     "as-released": partial(
         Config,
         preset="as-released",
