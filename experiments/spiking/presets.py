@@ -57,10 +57,10 @@ class Config(Run):
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field out of its range (the library checks its own arguments)."""
-        super().__post_init__()
         check_ranges(
             self,
             (
+                ("seed", 0, 2**32 - 1),
                 ("seeds", 1, min(MOST_SEEDS, 2**32 - self.seed)),
                 ("time_steps", 2, 100_000),
                 ("burn_in", 0, self.time_steps - 1),
