@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 import bbinn_jax as bb
 from experiments.spiking import data, learning, model, neuron
 from experiments.spiking.__main__ import main
-from experiments.spiking.presets import Config
+from experiments.spiking.presets import METHODS, Config
 from tests import reference
 from tests.commands import assert_finished_run_stays, read_results, refused
 
@@ -323,6 +324,30 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_rows(moons_run, tmp_path
     assert without_seconds(again["rows"]) == without_seconds(results["rows"])
 
 
+def test_a_method_whose_network_is_missing_or_damaged_is_trained_again(moons_run, tmp_path, capsys):
+    results, out = moons_run
+    folder = tmp_path / "run"
+    shutil.copytree(out, folder)
+    (folder / "committee-1.packed.safetensors").unlink()
+    damaged = folder / "network-ste-0.safetensors"
+    damaged.write_bytes(damaged.read_bytes()[:200])
+    again = main([*SMALL, "--resume", "--out", str(folder)])
+    said = capsys.readouterr().out
+    assert [f"a network of {x} is missing" in said for x in METHODS] == [True, True, False]
+    assert [row["test_nll"] for row in again["rows"]] == [row["test_nll"] for row in results["rows"]]
+    for name in ("committee-1.packed.safetensors", damaged.name):
+        assert (folder / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_training_that_diverges_names_the_learning_rate(tmp_path):
+    few = "--methods bayesbinn --hidden 8 --epochs 1 --seeds 1".split()
+    with pytest.raises(
+        SystemExit, match=r"of bayesbinn is not finite: lower --learning-rate, which is 1e\+30,"
+    ) as stop:
+        main([*few, "--learning-rate", "1e30", "--out", str(tmp_path / "run")])
+    assert "\n" not in stop.value.code and "--resume" not in stop.value.code
+
+
 def test_digits_are_drawn_as_spikes(tmp_path):
     out = tmp_path / "run"
     few = "--hidden 16 --time-steps 8 --burn-in 2 --epochs 1 --seeds 1 --eval-samples 2 --validation".split()
@@ -350,6 +375,7 @@ def test_finished_run_is_not_overwritten_unless_told(moons_run, capsys):
         (["--epochs", "0"], ["epochs", "0"]),
         (["--batch-size", "201"], ["batch_size", "201"]),
         (["--temperature", "0"], ["temperature", "0"]),
+        (["--temperature", "nan"], ["temperature must be finite and above", "nan"]),
         (["--learning-rate", "-1"], ["learning_rate", "-1"]),
         (["--ste-learning-rate", "nan"], ["ste_learning_rate", "nan"]),
         (["--real-learning-rate", "1e39"], ["real_learning_rate", "1e+39"]),

@@ -195,10 +195,13 @@ def check_ranges(config: Any, rows: Iterable[tuple[str, float, float | None, *tu
         rows: ``(name, low, high, *without)``, for numbers in [low, high], or from low on where high is None; those
             that float32 cannot tell from a number in without are refused as well.
     """
+    rows = tuple(rows)
+    not_zero = {name for name, low, _, *without in rows if low > 0 or 0 in without}
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if isinstance(value, float) and not (value == 0 or 1.2e-38 <= abs(value) <= 3.4e38):
-            raise ValueError(f"{field.name} must be 0, or finite and above 1e-38 in float32, got {value!r}")
+            zero = "" if field.name in not_zero else "0, or "
+            raise ValueError(f"{field.name} must be {zero}finite and above 1e-38 in float32, got {value!r}")
     for name, low, high, *without in rows:
         value = getattr(config, name)
         if value is None:

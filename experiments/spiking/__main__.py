@@ -24,6 +24,7 @@ import pandas as pd
 
 import bbinn_jax as bb
 from experiments.common import command, console, full_batch, kept, pieces, runs
+from experiments.common.endings import printable
 from experiments.common.tables import cell
 from experiments.spiking import data, figure, learning, model, neuron
 from experiments.spiking.presets import PRESETS, Config
@@ -64,6 +65,7 @@ def run(config: Config, prepared: Prepared, out: Path) -> dict[str, Any]:
     examples = prepared.examples
     console.write(f"{examples.train.shape[1]:,} training, {examples.test.shape[1]:,} test examples a seed")
     work = {str(name): partial(of_method, config, prepared, out, name) for name in config.methods}
+    model.forget_damaged(out, config)
     rows, seconds = pieces.done(out, work)
     first = jax.tree.map(lambda x: x[0], examples)
     figure.draw(out, config, rows, first)
@@ -92,7 +94,7 @@ def of_method(config: Config, prepared: Prepared, out: Path, name: str) -> list[
     seeds = jnp.asarray(np.arange(config.seed, config.seed + config.seeds).astype(np.uint32))
     fitted, seconds = full_batch.compile_and_run(bb.over_leading_axis(fit), seeds, examples)
     if not all(np.isfinite(x).all() for x in jax.tree.leaves(fitted)):
-        raise FloatingPointError(f"a loss or a parameter of {name} is not finite")
+        raise SystemExit(printable(f"error: {learning.diverged(config, name)}; run folder {out}"))
     ask = jax.jit(partial(answers, config, name, network))
     rows: list[dict[str, Any]] = []
     for i, seed in enumerate(seeds.tolist()):
@@ -174,17 +176,25 @@ def show(results: dict[str, Any]) -> None:
     groups: dict[str, list[dict[str, Any]]] = {}
     for row in results["rows"]:
         groups.setdefault(model.title(row), []).append(row)
+    columns = [x for x in COLUMNS if any(row[x.field] is not None for row in results["rows"])]
     lines = [
-        (title, *(cell(pd.Series([row[column.field] for row in rows]), column) or "-" for column in COLUMNS))
+        (title, *(cell(pd.Series([row[x.field] for row in rows]), x) or "-" for x in columns))
         for title, rows in groups.items()
     ]
-    what = f"{results['dataset']}, {results['preset']} preset, {results['seeds']} seeds"
-    console.write_table(what, ("", *(column.title for column in COLUMNS)), lines)
-    console.write(f"in nats; far: further than {FAR:g} from all training points, in the square that spikes tell of")
+    seeds = "1 seed" if results["seeds"] == 1 else f"{results['seeds']} seeds"
+    what = f"{results['dataset']}, {results['preset']} preset, {seeds}"
+    console.write_table(what, ("", *(x.title for x in columns)), lines)
+    if any(x.title == "far" for x in columns):
+        console.write(f"far: further than {FAR:g} from all training points, in the square that spikes tell of (nats)")
     console.write(f"trained in {results['wall_seconds']:.0f} s, {results['compile_seconds']:.0f} s of them compilation")
 
 
-EXPERIMENT = command.Experiment(model.NAME, Config, PRESETS, prepare, run, show)
+def finished(config: Config, results: dict[str, Any], out: Path) -> bool:
+    """Whether a run that is there still has all its networks."""
+    return all(model.are_kept(out, config, name) for name in config.methods)
+
+
+EXPERIMENT = command.Experiment(model.NAME, Config, PRESETS, prepare, run, show, finished=finished)
 main = partial(command.main, EXPERIMENT)
 
 if __name__ == "__main__":

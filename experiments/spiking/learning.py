@@ -56,6 +56,13 @@ def make(config: Config, name: str, num_train: int) -> Method:
     return Method(_uniform, partial(_loss_at, lambda weights: weights), optax.adam(falling(config.real_learning_rate)))
 
 
+def diverged(config: Config, name: str) -> str:
+    """What to say of a method whose numbers are not finite: to go on would end in the same way."""
+    rate = {"bayesbinn": "learning_rate", "ste": "ste_learning_rate", "full_precision": "real_learning_rate"}[name]
+    flag = f"--{rate.replace('_', '-')}, which is {getattr(config, rate):g}"
+    return f"a loss or a parameter of {name} is not finite: lower {flag}, and start again with --overwrite"
+
+
 def _uniform(key: jax.Array, tree: Any) -> Any:
     """Weights uniform on (-1, 1): the tanh of half a logistic variate."""
     return bb.bernoulli.expectation(bb.logistic_noise(key, jax.tree.map(jnp.zeros_like, tree)))

@@ -57,10 +57,10 @@ class Config(Run):
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field out of its range (the library checks its own arguments)."""
-        super().__post_init__()
         check_ranges(
             self,
             (
+                ("seed", 0, 2**32 - 1),
                 ("seeds", 1, min(MOST_SEEDS, 2**32 - self.seed)),
                 ("time_steps", 2, 100_000),
                 ("burn_in", 0, self.time_steps - 1),
@@ -97,7 +97,8 @@ _digits: dict[str, Any] = {
 PRESETS: dict[str, Callable[..., Config]] = {
     "moons": partial(Config, preset="moons"),
     "digits": partial(Config, preset="digits", **_digits),
-    # Start, temperature, rate (0.1 / 200) and prior (5e-4 * 200) of the authors' code, which trains 5,000 epochs.
+    # Start, temperature, rate (0.1 / 200) and prior (5e-4 * 200) of the authors' code, and not its 5,000 epochs:
+    # it has 25, as moons.
     "as-released": partial(
         Config,
         preset="as-released",
