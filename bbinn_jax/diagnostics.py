@@ -62,6 +62,8 @@ def saturated_share(natural: PyTree, *, certainty: float = 0.99) -> jax.Array:
 def flip_rate(natural: PyTree, previous: PyTree) -> jax.Array:
     """The share of weights of the mode that differ between two posteriors, in [0, 1].
 
+    In NNX keep ``previous = nnx.state(nnx.clone(model), BinaryParam)``: a state shares its variables with its model.
+
     Args:
         natural: lambda now.
         previous: lambda before, the same tree; or its mode.

@@ -181,7 +181,7 @@ def test_without_the_extra_one_line_says_what_to_install(run, capsys, monkeypatc
     with pytest.raises(SystemExit) as stop:
         command.main([str(run), "--seed", "0", "--to", "onnx"])
     error = capsys.readouterr().err
-    assert stop.value.code == 2 and "pip install 'bbinn_jax[export]'" in error and error.count("\n") == 1
+    assert stop.value.code == 2 and "pip install '.[export]'" in error and error.count("\n") == 1
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")

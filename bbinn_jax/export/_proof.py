@@ -19,7 +19,7 @@ def check_installed() -> None:
         try:
             importlib.import_module(package)
         except ImportError as error:
-            raise ImportError(f"an export needs {package}: pip install 'bbinn_jax[export]' ({error})") from None
+            raise ImportError(f"an export needs {package}: pip install '.[export]' in the clone ({error})") from None
 
 
 def check_texts(metadata: Any) -> dict[str, str]:

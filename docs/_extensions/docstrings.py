@@ -99,7 +99,7 @@ def rewrite(lines):
 
 def prose(line):
     """Greek letters in a sentence, but for what is a literal: a program has the names that it has."""
-    parts = re.split(r"(``[^`]*``)", re.sub(r"(?<=[\[(\s])\*(?=\w+[,\])])", r"\\*", line))  # [*spatial, channels]
+    parts = re.split(r"(``[^`]*``)", line)
     return "".join(literal(part) if part.startswith("``") else letters(part) for part in parts)
 
 
@@ -111,6 +111,7 @@ def literal(part):
 
 def letters(text):
     """Greek letters for their names, and squares."""
+    text = re.sub(r"(?<=[\[(\s])\*(?=\w+[,\])])", r"\\*", text)  # [*spatial, channels]
     return PROSE.sub(lambda x: LETTERS[x[1]], text).replace(")^2", ")²").replace("μ^2", "μ²")
 
 

@@ -46,7 +46,7 @@ def card(title, text, link, image=None):
 
 def experiments():
     """Writes a page for each experiment that has results, and gives the names and the cards."""
-    names, cards = [], []
+    names, drawn, cards = [], [], []
     for path in sorted(EXPERIMENTS.glob("*/RESULTS.md")):
         name, text = path.parent.name, relocated(path.read_text(), path.parent)
         (GALLERY / f"{name}.md").write_text(text)
@@ -54,9 +54,10 @@ def experiments():
         question = re.search(r"\*\*Question\.\*\* (.*?)\n\n", text, re.DOTALL)
         figure = re.search(r"!\[[^\]]*\]\(([^)]+)\)", text)
         names.append(name)
-        cards.append(card(title, question[1] if question else "", name, figure and figure[1]))
+        text = question[1] if question else ""
+        (drawn if figure else cards).append(card(title, text, name, figure and figure[1]))
     (GALLERY / "experiments.md").write_text(relocated((EXPERIMENTS / "README.md").read_text(), EXPERIMENTS))
-    return [*names, "experiments"], cards
+    return [*names, "experiments"], [*drawn, BETWEEN, *cards]
 
 
 def notebooks():
@@ -73,6 +74,9 @@ def notebooks():
         cards.append(card(title.lstrip("# "), text.strip().split("\n\n")[0], path.stem))
     return names, cards
 
+
+# Cards in a row are as high as the highest: those without a figure have a grid of their own.
+BETWEEN = "::::\n\n::::{grid} 1 1 2 2\n:gutter: 3\n"
 
 INDEX = """# Gallery
 
