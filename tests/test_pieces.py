@@ -81,3 +81,10 @@ def test_what_is_not_finite_is_named_and_not_kept(tmp_path):
     with pytest.raises(FloatingPointError, match="accuracy is not finite"):
         pieces.done(tmp_path, work)
     assert len((tmp_path / runs.PIECES).read_text().splitlines()) == 1
+
+
+def test_what_has_lost_its_files_is_computed_again(interrupted):
+    asked = []
+    rows, _ = pieces.done(interrupted, work_of(asked), lambda piece: piece != "bb")
+    assert asked == ["bb", "cccc"]
+    assert [row["name"] for row in rows] == ["a", "a", "bb", "bb", "cccc", "cccc"]

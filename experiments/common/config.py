@@ -213,6 +213,12 @@ def check_ranges(config: Any, rows: Iterable[tuple[str, float, float | None, *tu
             raise ValueError(f"{name} must be {wanted}{but}, got {value!r}")
 
 
+def check_resume(config: Any) -> None:
+    """Raises ValueError where a run is to be continued and replaced."""
+    if config.overwrite and config.resume:
+        raise ValueError("resume must not be given together with overwrite, got both")
+
+
 def check_widths(config: Any, name: str) -> None:
     """Raises ValueError unless a field holds widths of layers, at least one."""
     widths = getattr(config, name)

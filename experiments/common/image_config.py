@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from experiments.common import methods, networks
-from experiments.common.config import LARGEST, MOST_EPOCHS, MOST_SEEDS, Run, check_ranges
+from experiments.common.config import LARGEST, MOST_EPOCHS, MOST_SEEDS, Run, check_ranges, check_resume
 from experiments.common.data import DATASETS
 from experiments.common.devices import Devices
 
@@ -40,8 +40,7 @@ class Training(Run):
                 ("real_learning_rate", 0, None),
             ),
         )
-        if self.overwrite and self.resume:
-            raise ValueError("resume must not be given together with overwrite, got both")
+        check_resume(self)
 
 
 @dataclass(frozen=True)

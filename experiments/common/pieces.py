@@ -16,13 +16,16 @@ from experiments.common import console, reading, runs
 Rows = list[dict[str, Any]]
 
 
-def done(folder: Path, work: Mapping[str, Callable[[], Rows]]) -> tuple[Rows, float]:
+def done(
+    folder: Path, work: Mapping[str, Callable[[], Rows]], is_kept: Callable[[str], bool] = lambda piece: True
+) -> tuple[Rows, float]:
     """Computes the pieces that a run folder does not have yet.
 
     Args:
         folder: of the run, which `runs.start` has made.
         work: by the name of a piece, the function that computes its rows: flat objects that JSON can hold. What is
             not finite must be None there.
+        is_kept: whether what a finished piece has left beside its rows is still there; if not, it is computed again.
 
     Returns:
         The rows of all pieces, in the order of ``work``, and the seconds spent on them, in earlier processes too.
@@ -31,7 +34,7 @@ def done(folder: Path, work: Mapping[str, Callable[[], Rows]]) -> tuple[Rows, fl
         FloatingPointError: a number of a row is not finite.
     """
     path = folder / runs.PIECES
-    found = {line["piece"]: line for line in _whole_lines(path) if line["piece"] in work}
+    found = {line["piece"]: line for line in _whole_lines(path) if line["piece"] in work and is_kept(line["piece"])}
     with runs.whole(path) as file:  # what was damaged, or not finished, is gone and computed again
         file.write(runs.metrics_text(list(found.values())).encode())
     if found:

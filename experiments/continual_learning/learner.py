@@ -293,9 +293,10 @@ def judge_stored(compiled: programs.Programs, learned: tasks.Learned, task: int)
     if compiled.compare is None or learned.stored is None:
         return [{}] * num_seeds
     found = jax.device_get(compiled.compare(jnp.int32(task), learned))
+    of_seeds = jax.device_get((learned.stored, learned.statistics))
     lines = []
     for i in range(num_seeds):
-        (natural, real), statistics = prediction.part(jax.device_get((learned.stored, learned.statistics)), i)
+        (natural, real), statistics = prediction.part(of_seeds, i)
         flat = np.concatenate([x[:task].reshape(task, -1) for x in jax.tree.leaves(natural)], axis=1)
         num_real = sum(x[0].size for x in jax.tree.leaves((real, statistics)))
         lines.append(stored.choose(prediction.part(found, i), task) | stored.bits(flat, num_real))

@@ -9,7 +9,15 @@ import numpy as np
 import tyro
 
 from experiments.common import networks
-from experiments.common.config import LARGEST, MOST_EPOCHS, MOST_EVAL_SAMPLES, MOST_SEEDS, Run, check_ranges
+from experiments.common.config import (
+    LARGEST,
+    MOST_EPOCHS,
+    MOST_EVAL_SAMPLES,
+    MOST_SEEDS,
+    Run,
+    check_ranges,
+    check_resume,
+)
 from experiments.common.data import DATASETS
 from experiments.learning_rates.rules import Name
 
@@ -76,8 +84,7 @@ class Config(Run):
                 ("eval_samples", 1, MOST_EVAL_SAMPLES),
             ),
         )
-        if self.overwrite and self.resume:
-            raise ValueError("resume must not be given together with overwrite, got both")
+        check_resume(self)
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods must be one or more, each once, got {self.methods!r}")
         _check_axis("rates", self.rates, "above 0 and at most 1e30", lambda x: 1e-38 < x <= 1e30)

@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
-from experiments.common.config import LARGEST, MOST_EVAL_SAMPLES, MOST_SAMPLES, MOST_SEEDS, Run, check_ranges
+from experiments.common.config import (
+    LARGEST,
+    MOST_EVAL_SAMPLES,
+    MOST_SAMPLES,
+    MOST_SEEDS,
+    Run,
+    check_ranges,
+    check_resume,
+)
 from experiments.rbm.machine import MOST_EXACT
 
 MethodName = Literal["bayesbinn", "clipped_mean", "ste", "real_sign", "message_passing"]
@@ -115,8 +123,7 @@ class Config(Run):
             raise ValueError(f"alphas must be between 1 / visible_units and 1000, got {self.alphas!r}")
         if self.data != "planted" and len(self.hidden_units) > 1:
             raise ValueError(f"hidden_units must be one number with --data {self.data}, got {self.hidden_units!r}")
-        if self.overwrite and self.resume:
-            raise ValueError("resume must not be given together with overwrite, got both")
+        check_resume(self)
 
 
 _of_images: Any = {"oracle": False, "seeds": 3}

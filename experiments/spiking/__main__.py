@@ -65,8 +65,13 @@ def run(config: Config, prepared: Prepared, out: Path) -> dict[str, Any]:
     examples = prepared.examples
     console.write(f"{examples.train.shape[1]:,} training, {examples.test.shape[1]:,} test examples a seed")
     work = {str(name): partial(of_method, config, prepared, out, name) for name in config.methods}
-    model.forget_damaged(out, config)
-    rows, seconds = pieces.done(out, work)
+
+    def is_kept(method: str) -> bool:
+        if not (there := model.are_kept(out, config, method)):
+            console.write(f"a network of {method} is missing or damaged: it is trained again")
+        return there
+
+    rows, seconds = pieces.done(out, work, is_kept)
     first = jax.tree.map(lambda x: x[0], examples)
     figure.draw(out, config, rows, first)
     like = prepared.network.weights_like(data.num_inputs(config.dataset, first.train.shape[1]))

@@ -1,6 +1,5 @@
 """Spiking networks that a run has kept."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import bbinn_jax as bb
-from experiments.common import console, kept, prediction, runs
+from experiments.common import kept, prediction
 from experiments.common.config import of_flat
 from experiments.common.methods import METHODS
 from experiments.spiking import data, neuron
@@ -100,28 +99,6 @@ def are_kept(folder: Path, config: Config, method: str) -> bool:
     except (OSError, ValueError):
         return False
     return True
-
-
-def forget_damaged(folder: Path, config: Config) -> None:
-    """Removes the rows of methods whose networks are missing or damaged from a run folder: they are trained again."""
-    path = folder / runs.PIECES
-    lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    of_methods = [_piece(line) for line in lines]
-    lost = {x for x in of_methods if x in config.methods and not are_kept(folder, config, x)}
-    if not lost:
-        return
-    for method in sorted(lost):
-        console.write(f"a network of {method} is missing or damaged: it is trained again")
-    with runs.whole(path) as file:
-        file.writelines(line for line, method in zip(lines, of_methods, strict=True) if method not in lost)
-
-
-def _piece(line: bytes) -> str:
-    """The method that a line of pieces.jsonl is of; nothing of a damaged one, which `pieces.done` leaves out."""
-    try:
-        return str(json.loads(line)["piece"])
-    except (ValueError, TypeError, KeyError):
-        return ""
 
 
 def _apply(config: Config, readouts: dict[str, jax.Array], weights: Any, spikes: jax.Array) -> jax.Array:

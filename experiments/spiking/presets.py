@@ -5,7 +5,15 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, get_args
 
-from experiments.common.config import MOST_EPOCHS, MOST_SAMPLES, MOST_SEEDS, Run, check_ranges, check_widths
+from experiments.common.config import (
+    MOST_EPOCHS,
+    MOST_SAMPLES,
+    MOST_SEEDS,
+    Run,
+    check_ranges,
+    check_resume,
+    check_widths,
+)
 
 Name = Literal["bayesbinn", "ste", "full_precision"]
 METHODS: tuple[Name, ...] = get_args(Name)
@@ -78,8 +86,7 @@ class Config(Run):
         check_widths(self, "hidden")
         if not self.methods or len(set(self.methods)) < len(self.methods):
             raise ValueError(f"methods must be some of {', '.join(METHODS)}, each once, got {self.methods!r}")
-        if self.overwrite and self.resume:
-            raise ValueError("resume must not be given together with overwrite, got both")
+        check_resume(self)
 
 
 _digits: dict[str, Any] = {

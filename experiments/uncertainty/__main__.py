@@ -25,7 +25,7 @@ import jax
 
 import bbinn_jax as bb
 from experiments.common import command, console, data, presets, runs
-from experiments.common.config import LARGEST, MOST_EPOCHS, MOST_SEEDS, Run, check_ranges
+from experiments.common.config import LARGEST, MOST_EPOCHS, MOST_SEEDS, Run, check_ranges, check_resume
 from experiments.common.endings import user_errors
 from experiments.common.prediction import Network, part
 from experiments.uncertainty import figure, members
@@ -55,8 +55,7 @@ class Config(Run):
         check_ranges(self, (*rows, ("epochs", 1, MOST_EPOCHS), ("eval_images", 1, LARGEST)))
         if (self.seed + self.seeds) * self.ensemble > 2**32:
             raise ValueError(f"seed must leave room for seeds * ensemble networks below 2**32, got {self.seed!r}")
-        if self.overwrite and self.resume:
-            raise ValueError("resume must not be given together with overwrite, got both")
+        check_resume(self)
 
 
 PRESETS = {name: partial(Config, preset=name) for name in ("digits", "mnist")}
