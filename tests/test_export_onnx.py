@@ -326,7 +326,7 @@ def test_outputs_that_are_not_there_are_refused():
 @pytest.mark.parametrize("missing", ["onnx", "jax2onnx", "onnxruntime"])
 def test_without_the_packages_one_line_says_what_to_install(tmp_path, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(ImportError, match=rf"needs {missing}: pip install 'bbinn_jax\[export\]'") as error:
+    with pytest.raises(ImportError, match=rf"needs {missing}: pip install '\.\[export\]' in the clone") as error:
         export.onnx(tmp_path / "x.onnx", linear, LINEAR, X)
     assert "\n" not in str(error.value)
 
