@@ -351,8 +351,8 @@ def test_unfinished_run_is_told_below_the_table(tmp_path, capsys, stop_after_epo
 def test_figure_has_a_panel_for_each_dataset_and_a_line_for_each_row(tmp_path, capsys, monkeypatch):
     panels = {}
 
-    def remember(axes, dataset, rows, draw=figure.learning_curves):
-        draw(axes, dataset, rows)
+    def remember(axes, dataset, rows, against, draw=figure.learning_curves):
+        draw(axes, dataset, rows, against)
         panels[dataset] = axes
 
     monkeypatch.setattr(figure, "learning_curves", remember)
@@ -378,6 +378,22 @@ def test_figure_has_a_panel_for_each_dataset_and_a_line_for_each_row(tmp_path, c
     assert panels["mnist"].get_ylim() == pytest.approx((0.85 * (100 - 98.86), 55))
     ticks = [line.get_ydata()[0] for line in panels["mnist"].lines if line.get_transform() != panels["mnist"].transData]
     assert sorted(ticks) == pytest.approx([100 - 98.86, 100 - 98.85])
+
+
+def test_curves_run_over_minutes_where_that_is_asked_for(tmp_path, capsys, monkeypatch):
+    panels = []
+    monkeypatch.setattr(
+        figure, "learning_curves", lambda axes, *args, f=figure.learning_curves: panels.append(f(axes, *args) or axes)
+    )
+    for seed, seconds in enumerate((60, 180)):
+        write_run(tmp_path / f"a{seed}", seed=seed, curve=(0.9, 0.95), wall_seconds=seconds)
+    write_run(tmp_path / "b", method="ste", curve=(0.7, 0.96), wall_seconds=None)
+    read_report(capsys, tmp_path, "--out", tmp_path / "figure.png", "--against", "minutes")
+    (axes,) = panels
+    ((line,), labels) = axes.get_legend_handles_labels()  # the run that does not say how long it took has no curve
+    assert labels == ["bayesbinn, 2 epochs, 2 seeds"]
+    assert line.get_xdata() == pytest.approx([1, 2])  # minutes, the mean of 1 and 3 in all
+    assert axes.get_xlabel() == "minutes of training"
 
 
 def broken(text):

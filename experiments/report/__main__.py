@@ -38,6 +38,7 @@ def main(argv: list[str] | None = None) -> None:
     )
     parser.add_argument("--write", action="store_true", help="make the tables of all RESULTS.md anew, and nothing else")
     parser.add_argument("--out", type=Path, metavar="FILE.png", help="draw learning curves into this file")
+    parser.add_argument("--against", choices=("epochs", "minutes"), default="epochs", help="what the curves run over")
     parser.add_argument("--markdown", action="store_true", help="print the table as markdown")
     arguments = parser.parse_args(argv)
     with endings.ending(), endings.user_errors():
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> None:
         rows = [(cells(group), group) for _, group in frame.groupby("row", sort=True)]
         drawn = "no figure: --out FILE.png draws learning curves"
         if arguments.out:
-            drawn = figure.draw(arguments.out, [group for _, group in rows])
+            drawn = figure.draw(arguments.out, [group for _, group in rows], arguments.against)
         show([line for line, _ in rows], arguments.markdown)
         print("\n".join((EXPLANATION, *map(printable, (*repeats, *told, drawn)))))
         if unread := sum(line.startswith("left out: ") for line in told):

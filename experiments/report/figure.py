@@ -27,9 +27,9 @@ def names(group: pd.DataFrame) -> tuple[str, str]:
     return name, str(done) if done == total else f"{done} of {total}"
 
 
-def draw(path: Path, rows: list[pd.DataFrame]) -> str:
-    """Draws learning curves as a PNG file; returns a line that says where."""
-    rows = [row for row in rows if any(row["errors"])]
+def draw(path: Path, rows: list[pd.DataFrame], against: str = "epochs") -> str:
+    """Draws learning curves as a PNG file, against "epochs" or "minutes" of training; returns a line that says where."""
+    rows = [row for row in rows if any(row["errors"]) and (against == "epochs" or row["minutes"].notna().any())]
     datasets = list(dict.fromkeys(row.iloc[0]["dataset"] for row in rows))
     if not datasets:
         return "no figure: no metrics beside the results"
@@ -39,21 +39,24 @@ def draw(path: Path, rows: list[pd.DataFrame]) -> str:
     )
     panels = figure.subplots(1, len(datasets), squeeze=False).flat
     for axes, dataset in zip(panels, datasets, strict=True):
-        learning_curves(axes, dataset, [row for row in rows if row.iloc[0]["dataset"] == dataset])
+        learning_curves(axes, dataset, [row for row in rows if row.iloc[0]["dataset"] == dataset], against)
     with whole(path) as file, warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box stands for a sign that the font lacks
         figure.savefig(file, format="png", dpi=min(120, 60_000 / max(figure.get_size_inches())))
     return f"figure: {path}"
 
 
-def learning_curves(axes: Axes, dataset: str, rows: list[pd.DataFrame]) -> None:
+def learning_curves(axes: Axes, dataset: str, rows: list[pd.DataFrame], against: str) -> None:
     """One panel."""
     methods = [row.iloc[0]["method"] for row in rows]
     styles = {method: cycle(("-", "--", ":", "-.")) for method in methods}
     shown: list[float] = []
-    lines, labels = [], []
+    lines, labels, lengths = [], [], []
     for row, method in zip(rows, methods, strict=True):
         curves = pd.DataFrame([errors for errors in row["errors"] if errors]).T.sort_index()  # [epoch, seed]
+        if against == "minutes":  # every epoch takes as long
+            curves.index = curves.index * (row["minutes"].mean() / row["epochs"].iloc[0])
+        lengths.append(curves.index[-1])
         means, color = curves.mean(axis=1), COLORS.get(method, "#e69f00")
         seeds = "1 seed" if curves.shape[1] == 1 else f"{curves.shape[1]} seeds"
         name, length = names(row)
@@ -70,13 +73,13 @@ def learning_curves(axes: Axes, dataset: str, rows: list[pd.DataFrame]) -> None:
         axes.text(1.04, sum(published.values()) / len(published), "paper,\n500 epochs", transform=edge, va="center")
     shown += published.values()
 
-    lengths = [row.iloc[0]["epochs"] for row in rows]
     if max(lengths) >= 5 * min(lengths):  # else the short curves are a stroke at the left
         axes.set_xscale("log")
-        axes.set_xticks([x for x in (1, 2, 5, 10, 20, 50, 100, 200, 500) if x <= max(lengths)])
+        first, last = axes.get_xlim()
+        axes.set_xticks([x for x in (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500) if first <= x <= last])
         axes.xaxis.set_major_formatter("{x:g}")
     else:
-        axes.set_xlim(0.5, max(lengths) + 0.5)
+        axes.set_xlim(*((0.5, max(lengths) + 0.5) if against == "epochs" else (0, 1.02 * max(lengths))))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_yscale("symlog", linthresh=1)  # a logarithm that has room for 0
     axes.set_yticks([0, 0.5, 1, 1.5, 2, 3, 4, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100])
@@ -84,7 +87,7 @@ def learning_curves(axes: Axes, dataset: str, rows: list[pd.DataFrame]) -> None:
     axes.set_ylim(0.85 * min(shown), max(1.1 * max(shown), 1))
     axes.minorticks_off()
     axes.grid(alpha=0.3)
-    axes.set(xlabel="epoch", ylabel="test error (%)")
+    axes.set(xlabel="epoch" if against == "epochs" else "minutes of training", ylabel="test error (%)")
     axes.set_title(dataset, parse_math=False)
     legend = axes.legend(lines, ["-"] * len(lines), loc="upper center", bbox_to_anchor=(0.5, -0.12), frameon=False)
     for text, label in zip(legend.get_texts(), labels, strict=True):  # as it is, be it "_" or "$" that it holds
