@@ -28,7 +28,7 @@ def names(group: pd.DataFrame) -> tuple[str, str]:
 
 
 def draw(path: Path, rows: list[pd.DataFrame], against: str = "epochs") -> str:
-    """Draws learning curves as a PNG file, against "epochs" or "minutes" of training; returns a line that says where."""
+    """Draws learning curves as a PNG file, against epochs or minutes of training; returns a line that says where."""
     rows = [row for row in rows if any(row["errors"]) and (against == "epochs" or row["minutes"].notna().any())]
     datasets = list(dict.fromkeys(row.iloc[0]["dataset"] for row in rows))
     if not datasets:
