@@ -15,7 +15,7 @@ from flax import nnx
 
 import bbinn_jax as bb
 from bbinn_jax.export import _proof
-from experiments.common.networks import MLP, VGG, Network, TanhMLP
+from experiments.common.networks import MLP, VGG, BumpMLP, Network, TanhMLP
 
 onnx = pytest.importorskip("onnx", reason="needs the extra 'export'")
 ort = pytest.importorskip("onnxruntime", reason="needs the extra 'export'")
@@ -98,6 +98,7 @@ def vgg(*channels):
 CASES = {  # of each a function, its weights, and inputs
     "linear": lambda: (linear, LINEAR, IMAGES.reshape(-1, 64)[:, :7]),
     "tanh": lambda: (*of_linen(TanhMLP((8, 8)), IMAGES[:, 0, :1, 0], train={}), IMAGES[:, 0, :1, 0]),
+    "bumps": lambda: (*of_linen(BumpMLP((8,), 0.5, 2.0), IMAGES[:, 0, :2, 0], train={}), IMAGES[:, 0, :2, 0]),
     "mlp": lambda: (*of_linen(mlp(33, 32, dropout=0.2, output_scale=True), IMAGES), IMAGES),
     "layer norm": lambda: (*of_linen(mlp(32, norm="layer"), IMAGES), IMAGES),
     "vgg": lambda: (*of_linen(vgg(4, 8), COLOUR), COLOUR),

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import bbinn_jax as bb
-from experiments.common.networks import CNN, MLP, VGG, Network
+from experiments.common.networks import CNN, MLP, VGG, BumpMLP, Network
 
 IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(6, 8, 8, 3)), jnp.float32)
 
@@ -146,3 +146,35 @@ def test_cnn_equals_convolution_relu_pool_by_hand():
     found = model.apply({"params": params}, IMAGES, train=False)
     np.testing.assert_allclose(found, x, rtol=1e-4, atol=1e-6 * np.abs(x).max())
     assert count(Network(CNN(), 10), (1, 28, 28, 1)) == (9 * 16 + 9 * 16 * 32 + 7 * 7 * 32 * 128 + 1280, 0)
+
+
+@pytest.mark.parametrize(("num_inputs", "centres"), [(1, 64), (2, 8)])
+def test_network_of_bumps_by_hand(num_inputs, centres):
+    """Loops in NumPy: each bump by itself, its height such that the mean square over the grid is 1."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-3, 3, (5, num_inputs))
+    axis, width = np.linspace(-4, 4, centres), 0.7
+    height = np.sqrt((axis[1] - axis[0]) * centres / (np.sqrt(np.pi) * width)) ** num_inputs
+    bumps = [
+        [height * np.exp(-np.sum((point - np.array(centre)) ** 2) / (2 * width**2)) for point in x]
+        for centre in itertools.product(axis, repeat=num_inputs)
+    ]
+    h = np.array(bumps).T
+    assert h.shape == (5, 64)
+    np.testing.assert_allclose(np.mean(h**2, axis=1), 1, rtol=0.15)  # in two dimensions they hardly overlap
+    kernels, biases = [rng.choice([-1, 1], shape) for shape in ((64, 7), (7, 1))], [rng.choice([-1, 1], 7), [1]]
+    layers = zip(("BinaryDense_0", "BinaryDense_1"), kernels, biases, strict=True)
+    params = {name: {"binary_kernel": jnp.asarray(w, float), "bias": jnp.asarray(b, float)} for name, w, b in layers}
+    hidden = np.sqrt(2) * np.maximum((h @ kernels[0] + biases[0]) / 8, 0)
+    expected = 3 * (hidden @ kernels[1] + biases[1])[:, 0] / np.sqrt(7)
+    found = jax.jit(BumpMLP((7,), width, 3.0).apply)({"params": params}, jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_network_of_bumps_is_as_large_as_its_output_scale_before_it_is_trained(key):
+    x = jax.random.uniform(key, (10, 2), minval=-3, maxval=3)
+    model = BumpMLP((64, 64), 0.7, 2.0)
+    params = jax.eval_shape(model.init, key, x)["params"]
+    fair = jax.tree.map(lambda p: jnp.zeros(p.shape), params)
+    outputs = [model.apply({"params": bb.sample(k, fair)}, x) for k in jax.random.split(key, 200)]
+    assert np.std(outputs) == pytest.approx(2, rel=0.1)

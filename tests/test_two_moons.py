@@ -35,6 +35,13 @@ def paper_run(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def bumps_run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("runs") / "bumps"
+    with optimized():
+        return main(["--preset", "bumps", "--out", str(out)]), out
+
+
+@pytest.fixture(scope="module")
 def quick_run(tmp_path_factory):
     out = tmp_path_factory.mktemp("runs") / "quick"
     return main([*QUICK, "--out", str(out)]), out
@@ -47,6 +54,18 @@ def test_far_from_the_data_the_mean_is_less_certain_than_straight_through_traini
     assert results["posterior_entropy_bits_per_weight"] > 0.1
     assert results["test_accuracy_ste"] > 0.97
     assert results["test_accuracy_mean"] > 0.85
+
+
+def test_of_bumps_the_mean_is_accurate_and_doubts_more_the_further_from_the_data(bumps_run):
+    """What RESULTS.md says of five seeds; see there what they have."""
+    results, _ = bumps_run
+    assert results["test_accuracy_mean"] >= 0.99
+    assert results["far_entropy_mean"] > 5 * max(
+        results["far_entropy_ste"], 0.022
+    )  # that of STE in the paper's network
+    assert 4 * results["test_entropy_mean"] < 2 * results["near_entropy_mean"] < results["far_entropy_mean"]
+    assert results["far_mutual_information_mean"] > 0.5 * results["far_entropy_mean"]
+    assert results["num_binary_weights"] == (64 + 1) * 64 + 64 + 1  # the paper's has 4,417
 
 
 def test_mean_is_the_more_certain_the_closer_the_posterior_is_to_one_network(tmp_path, paper_run):
@@ -94,8 +113,9 @@ def test_run_folder_holds_config_metrics_and_a_figure(quick_run):
     assert pixels.std() > 0.1
 
 
-def test_numbers_of_the_results_come_back_from_a_kept_network(quick_run):
-    results, out = quick_run
+@pytest.mark.parametrize("run", ["quick_run", "bumps_run"])
+def test_numbers_of_the_results_come_back_from_a_kept_network(run, request):
+    results, out = request.getfixturevalue(run)
     test = moons(Config(), 1000, 1)
     posterior, apply_fn, preprocess, _ = load_network(out / "network-0.safetensors")
     points = preprocess(test.points)
@@ -162,7 +182,7 @@ def test_loss_that_is_not_finite_ends_the_run_without_results(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--preset", "best"], ["--preset", "best", "paper", "tuned"]),
+        (["--preset", "best"], ["--preset", "best", "paper", "bumps"]),
         (["--method", "ste"], ["--method"]),
         (["--resume"], ["--resume"]),
         (["--steps", "0"], ["steps", "0"]),
@@ -179,6 +199,11 @@ def test_loss_that_is_not_finite_ends_the_run_without_results(tmp_path):
         (["--momentum", "1"], ["momentum", "1"]),
         (["--kl-weight", "-1"], ["kl_weight", "-1"]),
         (["--init-scale", "inf"], ["init_scale", "inf"]),
+        (["--bump-width", "-1"], ["bump_width", "-1"]),
+        (["--bump-width", "1e-300"], ["bump_width", "1e-300"]),
+        (["--bump-width", "1e7"], ["bump_width", "10000000"]),
+        (["--bump-width", "1", "--output-scale", "0"], ["output_scale", "0"]),
+        (["--output-scale", "2"], ["output_scale", "2", "bump_width 0"]),
         (["--eval-samples", "0"], ["eval_samples", "0"]),
         (["--eval-samples", "3000000000"], ["eval_samples", "3000000000"]),
         (["--momentum", "0.99999999999"], ["momentum", "0.99999999999"]),

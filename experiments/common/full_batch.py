@@ -9,12 +9,13 @@ settings, its key and its data alone.
 """
 
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,6 +40,10 @@ class Settings(Run):
     """Sets the standard deviation of the noise that is added to the generated points."""
     hidden: tuple[int, ...] = (64, 64)
     """Sets the width of each hidden layer."""
+    bump_width: float = 0.0
+    """Gives the network 64 bumps of this width in place of its inputs, and ReLU; 0 is the paper's network, of tanh."""
+    output_scale: float = 1.0
+    """Multiplies the output of the network of bumps."""
     steps: int = 3000
     """Sets the length of the training and of the learning-rate schedule."""
     learning_rate: float = 1e-3
@@ -73,9 +78,19 @@ class Settings(Run):
                 ("ste_learning_rate", 0, None),
                 ("init_scale", 0, None),
                 ("momentum", *BELOW_ONE),
+                ("bump_width", 0, 1e6),
+                ("output_scale", 0, 1e6, 0),
             ),
         )
         check_widths(self, "hidden")
+        if self.output_scale != 1 and not self.bump_width:
+            raise ValueError(f"output_scale is of a network of bumps, got {self.output_scale!r} and bump_width 0")
+
+
+def model_of(config: Mapping[str, Any]) -> nn.Module:
+    """The network of a config, also of one that was kept before there were bumps."""
+    hidden, width = tuple(config["hidden"]), config.get("bump_width")
+    return networks.BumpMLP(hidden, width, config["output_scale"]) if width else networks.TanhMLP(hidden)
 
 
 class Fit(NamedTuple):
@@ -126,7 +141,7 @@ def fit(
         settings: of both.
         schedule: of a learning rate, given its start.
         loss_fn: ``loss_fn(weights)``, a mean over all training examples; the weights are those of
-            ``TanhMLP(settings.hidden)``.
+            ``model_of(vars(settings))``.
         inputs: of training, [n, feature].
 
     Returns:
@@ -135,7 +150,7 @@ def fit(
     Raises:
         ValueError: a setting out of its range.
     """
-    params = jax.eval_shape(networks.TanhMLP(settings.hidden).init, jax.random.key(0), inputs)["params"]
+    params = jax.eval_shape(model_of(vars(settings)).init, jax.random.key(0), inputs)["params"]
     rule = bb.bayesbinn(
         schedule(settings.learning_rate), len(inputs), momentum=settings.momentum, kl_weight=settings.kl_weight
     )
@@ -245,7 +260,7 @@ def write_metrics(folder: Path, posterior: Fit, ste: Fit, every: int = 100) -> N
 
 
 def load_network(
-    path: str | Path, experiment: str, make: Callable[[networks.TanhMLP, bb.Posterior], bb.ApplyFn]
+    path: str | Path, experiment: str, make: Callable[[nn.Module, bb.Posterior], bb.ApplyFn]
 ) -> prediction.Network:
     """A network that `run` has kept; ``make(model, posterior)`` gives its ``apply_fn(weights, inputs)``.
 
@@ -253,26 +268,26 @@ def load_network(
         ValueError, OSError: what `kept.load` refuses.
     """
     posterior = kept.load(path, experiment)
-    apply_fn = make(networks.TanhMLP(tuple(posterior.config["hidden"])), posterior)
+    apply_fn = make(model_of(posterior.config), posterior)
     return prediction.Network(posterior, apply_fn, prediction.preprocessing(posterior.config, np.float64))
 
 
 def load_packed(
-    path: str | Path, experiment: str, make: Callable[[networks.TanhMLP, bb.PackedNetwork], bb.ApplyFn]
+    path: str | Path, experiment: str, make: Callable[[nn.Module, bb.PackedNetwork], bb.ApplyFn]
 ) -> prediction.Packed:
     """The mode or the committee that `run` has kept; ``make(model, network)`` gives ``apply_fn(weights, inputs)``.
 
     Raises:
         ValueError, OSError: what `kept.load_packed` refuses.
     """
-    network = kept.load_packed(path, experiment)
-    model = networks.TanhMLP(tuple(network.config["hidden"]))
+    packed = kept.load_packed(path, experiment)
+    model = model_of(packed.config)
 
     def apply_fn(weights_and_statistics: Any, inputs: jax.Array) -> jax.Array:
         weights, statistics = weights_and_statistics
-        return make(model, network._replace(batch_stats=statistics))(weights, inputs)
+        return make(model, packed._replace(batch_stats=statistics))(weights, inputs)
 
-    return prediction.Packed(network, apply_fn, prediction.preprocessing(network.config, np.float64))
+    return prediction.Packed(packed, apply_fn, prediction.preprocessing(packed.config, np.float64))
 
 
 def predict(trained: Trained, of_mode: Callable[..., Any], of_drawn: Callable[..., Any], inputs: Any) -> dict[str, Any]:

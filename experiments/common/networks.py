@@ -3,11 +3,14 @@
 A new one is such a dataclass here, and its name in `Settings`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
+import numpy as np
 import tyro
 
 from bbinn_jax import BinaryConv, BinaryDense
@@ -160,6 +163,47 @@ class TanhMLP(nn.Module):
         for width in self.hidden:
             x = nn.tanh(BinaryDense(width, use_bias=True)(x))
         return BinaryDense(1, use_bias=True)(x)[:, 0]
+
+
+class BumpMLP(nn.Module):
+    r"""A network that sees 64 bumps of its inputs, numbers in [-4, 4]: ReLU layers with biases, one output [batch].
+
+    ``h_0 = c prod_d exp(-(x_d - centre_jd)^2 / 2 width^2)``, for d inputs at a grid of 64^(1/d) centres on each axis;
+    ``h_l = sqrt(2) relu((h_(l-1) W + b) / sqrt(n))`` of n units below, without sqrt(2) and ReLU in the last layer.
+
+    The constants keep the size of the activations: for weights drawn by a fair coin, h has a mean square of 1, and the
+    output is about Normal(0, output_scale^2). Where no example was, bumps are silent in training and their weights keep
+    the prior, so the output stays unknown there. In TanhMLP every unit of the first layer sees all examples, and
+    with weights of +-1 no more than 2^d units differ by more than a sign.
+
+    Args:
+        hidden: width of each hidden layer.
+        width: of a bump, its standard deviation.
+        output_scale: multiplies the output.
+    """
+
+    hidden: tuple[int, ...]
+    width: float
+    output_scale: float = 1.0
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        x = _bumps(x, self.width)
+        for i, width in enumerate((*self.hidden, 1)):
+            if i:
+                x = 2**0.5 * nn.relu(x)
+            x = BinaryDense(width, use_bias=True)(x) / x.shape[1] ** 0.5
+        return self.output_scale * x[:, 0]
+
+
+def _bumps(x: jax.Array, width: float, num_bumps: int = 64, end: float = 4.0) -> jax.Array:
+    """The bumps of inputs [batch, d], [batch, num_bumps], of mean square 1 if they overlap."""
+    num_inputs = x.shape[1]
+    num_centres = round(num_bumps ** (1 / num_inputs))
+    axes = np.meshgrid(*[np.linspace(-end, end, num_centres, dtype=np.float32)] * num_inputs, indexing="ij")
+    distance = (x[:, None] - np.stack(axes, axis=-1).reshape(-1, num_inputs)) / width
+    height = (2 * end * num_centres / ((num_centres - 1) * math.pi**0.5 * width)) ** (num_inputs / 2)
+    return height * jnp.exp(-jnp.sum(distance**2, axis=-1) / 2)
 
 
 def _check_pooled(channels: tuple[int, ...], images: jax.Array) -> None:

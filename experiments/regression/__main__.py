@@ -1,7 +1,7 @@
 """One-dimensional regression: does a network know where it has seen nothing?
 
     python -m experiments.regression
-    python -m experiments.regression --preset tuned --seed 1
+    python -m experiments.regression --preset bumps --seed 1
     python -m experiments.regression --data FOLDER
 
 Three predictors on a line that extends beyond the data: straight-through training, and the
@@ -25,11 +25,10 @@ import optax
 
 import bbinn_jax as bb
 from bbinn_jax import ApplyFn
-from experiments.common import command, console, full_batch, networks, runs
+from experiments.common import command, console, full_batch, runs
 from experiments.common.config import check_ranges
-from experiments.regression import figure
+from experiments.regression import figure, model
 from experiments.regression.data import Data, generate, read, standardised
-from experiments.regression.model import normalised
 
 
 @dataclass(frozen=True)
@@ -60,9 +59,22 @@ class Config(full_batch.Settings):
 
 PRESETS = {
     "paper": partial(Config, preset="paper"),
-    # A likelihood as narrow as the noise, a start closer to a fair coin, samples closer to -1 and +1; still Bayes.
-    "tuned": partial(
-        Config, preset="tuned", likelihood_std=0.15, learning_rate=1e-3, temperature=0.2, num_samples=5, init_scale=5.0
+    # A likelihood as narrow as the noise. Bumps are silent where there are no data: there the weights of those bumps
+    # stay fair coins, as they start.
+    "bumps": partial(
+        Config,
+        preset="bumps",
+        hidden=(64,),
+        bump_width=0.3,
+        likelihood_std=0.15,
+        steps=3000,
+        learning_rate=5e-3,
+        temperature=0.5,
+        num_samples=5,
+        kl_weight=0.1,
+        init_scale=0.1,
+        ste_learning_rate=3e-2,
+        eval_samples=100,
     ),
 }
 
@@ -87,7 +99,7 @@ def prepare(config: Config) -> Prepared:
             raise ValueError(f"{name} is of generated pairs, got {getattr(config, name)!r} together with data")
     measured = generate(config) if config.data is None else read(config.data, config.seed)
     data = standardised(measured)
-    curve = partial(normalised, networks.TanhMLP(config.hidden), data.inputs)
+    curve = partial(model.curve, full_batch.model_of(vars(config)), data.inputs)
 
     def loss_fn(weights: Any) -> jax.Array:
         squared_error = (curve(weights, data.inputs) - data.targets) ** 2

@@ -18,7 +18,7 @@ def draw(path: Path, results: dict[str, Any], data: Data, curves: dict[str, np.n
         path: of the PNG file.
         results: of the run.
         data: standardised.
-        curves: on the line of the data: "ste", "mode", "mean" and "std" [n], "samples" [sample, n].
+        curves: on the line: "ste", "mode", "mean" and "std" [n], "samples" [sample, n] (ten are drawn).
     """
     line = data.line
     figure = Figure(figsize=(12, 3.7), layout="constrained")
@@ -31,7 +31,7 @@ def draw(path: Path, results: dict[str, Any], data: Data, curves: dict[str, np.n
             axes.fill_between(
                 line, low, high, color=BayesBiNN.color, alpha=0.22, linewidth=0, label="+- 2 standard deviations"
             )
-            axes.plot(line, curves["samples"].T, color=BayesBiNN.color, linewidth=0.5, alpha=0.5)
+            axes.plot(line, curves["samples"][:10].T, color=BayesBiNN.color, linewidth=0.5, alpha=0.5)
         axes.scatter(data.inputs, data.targets, s=7, color="#555753", linewidths=0, label="training pairs")
         axes.plot(line, curves[name], color=STE.color if name == "ste" else BayesBiNN.color, linewidth=2.2)
         axes.set(xlabel="input (standardised)", xlim=(line.min(), line.max()), ylim=(-3.5, 3.5))

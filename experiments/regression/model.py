@@ -4,19 +4,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 
 from experiments.common import full_batch, networks, prediction
 
 
-def normalised(model: networks.TanhMLP, train_inputs: Any, weights: Any, inputs: Any) -> jax.Array:
-    """The network with a batch norm (no gain) of its output, [n] to [n].
+def curve(model: nn.Module, train_inputs: Any, weights: Any, inputs: Any) -> jax.Array:
+    """What a network says, [n] to [n]: that of bumps its output, that of tanh a batch norm (no gain) of it.
 
     Mean and variance are always those over the training inputs, with the weights at hand. They are part
     of what these weights compute: no network, sampled or mode, is normalised by the statistics of another.
     """
-    output: Any = model.apply({"params": weights}, train_inputs[:, None])
     raw: Any = model.apply({"params": weights}, inputs[:, None])
+    if isinstance(model, networks.BumpMLP):  # whose outputs have the size of standardised targets
+        return raw
+    output: Any = model.apply({"params": weights}, train_inputs[:, None])
     return (raw - output.mean()) * jax.lax.rsqrt(output.var() + 1e-4)
 
 
@@ -34,7 +37,7 @@ def load_network(path: str | Path) -> prediction.Network:
         ValueError, OSError: what `kept.load` refuses.
     """
     return full_batch.load_network(
-        path, "regression", lambda model, kept: partial(normalised, model, kept.batch_stats["train_inputs"])
+        path, "regression", lambda model, kept: partial(curve, model, kept.batch_stats["train_inputs"])
     )
 
 
@@ -45,5 +48,5 @@ def load_packed(path: str | Path) -> prediction.Packed:
         ValueError, OSError: what `kept.load_packed` refuses.
     """
     return full_batch.load_packed(
-        path, "regression", lambda model, kept: partial(normalised, model, kept.batch_stats["train_inputs"])
+        path, "regression", lambda model, kept: partial(curve, model, kept.batch_stats["train_inputs"])
     )

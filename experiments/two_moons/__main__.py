@@ -1,7 +1,7 @@
 """Two half moons: is a network less sure where it has seen nothing?
 
     python -m experiments.two_moons
-    python -m experiments.two_moons --preset tuned --seed 1
+    python -m experiments.two_moons --preset bumps --seed 1
 
 Three predictors on a plane that extends well beyond the data: straight-through training,
 and the mode and the mean of a posterior that the Bayesian learning rule has learned.
@@ -24,7 +24,7 @@ import optax
 
 import bbinn_jax as bb
 from bbinn_jax import ApplyFn
-from experiments.common import command, console, full_batch, networks, runs
+from experiments.common import command, console, full_batch, runs
 from experiments.common.prediction import part
 from experiments.two_moons import figure
 from experiments.two_moons.data import FAR, Data, moons, plane_around
@@ -40,8 +40,20 @@ class Config(full_batch.Settings):
 
 PRESETS = {
     "paper": partial(Config, preset="paper"),
-    # A start closer to a fair coin, and relaxed samples closer to -1 and +1: then the mode is good, too.
-    "tuned": partial(Config, preset="tuned", temperature=0.3, init_scale=5.0),
+    # Bumps are silent where there are no data: there the weights of those bumps stay fair coins, as they start.
+    "bumps": partial(
+        Config,
+        preset="bumps",
+        hidden=(64,),
+        bump_width=0.7,
+        output_scale=16.0,
+        learning_rate=1e-2,
+        temperature=0.5,
+        kl_weight=0.1,
+        init_scale=0.1,
+        ste_learning_rate=3e-2,
+        eval_samples=100,
+    ),
 }
 
 
@@ -57,7 +69,7 @@ class Prepared(NamedTuple):
 def prepare(config: Config) -> Prepared:
     """Draws the points, and makes network and training."""
     train, test = (moons(config, n, stream) for stream, n in enumerate((config.num_train, NUM_TEST)))
-    logits_fn = partial(logits, networks.TanhMLP(config.hidden))
+    logits_fn = partial(logits, full_batch.model_of(vars(config)))
 
     def loss_fn(weights: Any) -> jax.Array:
         return optax.softmax_cross_entropy_with_integer_labels(logits_fn(weights, train.points), train.labels).mean()

@@ -4,13 +4,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from experiments.common import full_batch, networks, prediction
+from experiments.common import full_batch, prediction
 
 
-def logits(model: networks.TanhMLP, weights: Any, points: jax.Array) -> jax.Array:
+def logits(model: nn.Module, weights: Any, points: jax.Array) -> jax.Array:
     """The logits of class 0, always 0, and of class 1, [n, 2]."""
     logit: Any = model.apply({"params": weights}, points)
     return jnp.stack([jnp.zeros_like(logit), logit], axis=-1)
