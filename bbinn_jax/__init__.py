@@ -29,6 +29,7 @@ from bbinn_jax.linen import BinaryDense as BinaryDense
 from bbinn_jax.linen import natural_initializer as natural_initializer
 from bbinn_jax.objective import expected_loss as expected_loss
 from bbinn_jax.objective import moment_loss as moment_loss
+from bbinn_jax.objective import shared_variance as shared_variance
 from bbinn_jax.packing import Packed as Packed
 from bbinn_jax.packing import pack as pack
 from bbinn_jax.packing import sample_packed as sample_packed

@@ -31,7 +31,8 @@ def affine(
         x: inputs, of the dtype of the computation.
         kernel: W, of the same dtype.
         bias: [features], or None.
-        kernel_variance, bias_variance: F of the weights and of the biases, shaped like them, or None.
+        kernel_variance, bias_variance: F of the weights and of the biases, shaped like them, or None. An F with a 1 in
+            the place of the inputs is that of all inputs of an output: then ``(sum x^2) F`` saves a product.
         noise_key: a `jax.random` key of the noise xi ~ Normal(0, 1), where there is a kernel_variance.
 
     >>> x, kernel = jnp.array([[3.0, 4.0]]), jnp.array([[1.0, -1.0], [1.0, 1.0]])
@@ -44,11 +45,19 @@ def affine(
     if kernel_variance is None or noise_key is None:
         return y
     wide = at_least_float32(y.dtype)  # in float16 a sum of squares is soon infinite
-    power = product(x.astype(wide) ** 2, kernel_variance.astype(wide))
+    squares = x.astype(wide) ** 2
+    if kernel_variance.shape[-2] != kernel.shape[-2]:
+        squares = squares.sum(-1, keepdims=True)
+    power = product(squares, kernel_variance.astype(wide))
     if bias_variance is not None:
         power += _row(bias_variance, power)
     std = jnp.where(power > NO_VARIANCE, jnp.sqrt(jnp.maximum(power, NO_VARIANCE)), 0).astype(y.dtype)
     return y + std * jax.random.normal(noise_key, y.shape, y.dtype)
+
+
+def variance_fits(shape: tuple[int, ...], like: tuple[int, ...]) -> bool:
+    """Whether a variance of this shape is one of a parameter: of each weight, or of a kernel one for all its inputs."""
+    return shape == like or (len(like) >= 2 and shape == (*like[:-2], 1, like[-1]))
 
 
 def _row(x: jax.Array, like: jax.Array) -> jax.Array:

@@ -17,7 +17,8 @@ gradient with respect to mu varies much less than that of one relaxed sample. Wh
 of its own leaves out is that activations made by the same weights vary together: those of
 different examples (which matters to a batch norm alone), and the positions of a
 convolution or of a sequence.
-`moment_loss` makes mean and variance, and refuses a variance that no layer uses:
+`moment_loss` makes mean and variance, and refuses a variance that no layer uses; `shared_variance`
+makes it cheaper:
 
     def loss_fn(mean, variance, key, x):
         return loss(model.apply({"params": mean, "variance": variance}, x, rngs={"weight_noise": key}))
@@ -41,7 +42,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from bbinn_jax._affine import affine
+from bbinn_jax._affine import affine, variance_fits
 from bbinn_jax._convolution import convolution
 from bbinn_jax.bayesbinn import init_natural
 
@@ -173,7 +174,7 @@ def _variances(layer: BinaryDense | BinaryConv) -> dict[str, jax.Array] | None:
     if not layer.has_rng("weight_noise"):
         raise ValueError(f'rngs must have a key "weight_noise" where {_name(layer)} is given a variance, got none')
     for name, x in given.items():
-        if jnp.shape(x) != jnp.shape(params[name]):
+        if not variance_fits(jnp.shape(x), jnp.shape(params[name])):
             raise ValueError(f"variance of {name} must have its shape {jnp.shape(params[name])}, got {jnp.shape(x)}")
     return {name: jnp.asarray(x) for name, x in given.items()}
 

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from bbinn_jax import bernoulli, objective
-from bbinn_jax._affine import affine
+from bbinn_jax._affine import affine, variance_fits
 from bbinn_jax._boxes import named_leaves
 from bbinn_jax._checks import PyTree, check_key, checked_loss
 from bbinn_jax._convolution import convolution
@@ -257,7 +257,7 @@ def add_noise(key: jax.Array, model: Any, variance: PyTree) -> None:
             leading axes, as `nnx.vmap` makes them for `nnx.scan`. A layer that is called twice has the same noise
             twice, as it has the same weights.
         model: with means as its binary weights.
-        variance: the state of these weights, with their variances.
+        variance: the state of these weights, with their variances; or `bbinn_jax.shared_variance` of it.
 
     Raises:
         ValueError: a `BinaryLinear` or `BinaryConv` without a variance, or one of another shape.
@@ -285,8 +285,8 @@ def add_noise(key: jax.Array, model: Any, variance: PyTree) -> None:
                 raise ValueError(f"variance must be given of {of_param}, got that of {sorted(given)}")
             mean, x = param[...], given[of_param]
             stack = mean.shape[: mean.ndim - len(layer.kernel_shape)]
-            fits = name == "bias" or mean.shape == (*stack, *layer.kernel_shape)
-            if jnp.shape(x) != mean.shape or not fits:
+            of_kernel = mean.shape == (*stack, *layer.kernel_shape) and variance_fits(jnp.shape(x), mean.shape)
+            if not (of_kernel if name == "binary_kernel" else jnp.shape(x) == mean.shape):
                 raise ValueError(f"variance of {of_param} must have its shape {mean.shape}, got {jnp.shape(x)}")
             keys = None if name == "bias" else jax.random.split(layer_key, stack) if stack else layer_key
             param.copy_from(jax.tree.map(lambda _, m=Moments(mean, x, keys): m, param))

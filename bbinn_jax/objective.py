@@ -173,6 +173,43 @@ def moment_loss(loss_fn: Callable[..., Any], *, has_aux: bool = False, eps: floa
     return loss_of_moments
 
 
+def shared_variance(variance: PyTree) -> PyTree:
+    r"""One variance for all weights that lead to an output, and no derivative: noise of activations at a lower cost.
+
+    ``F_j = mean_i F_ij,   Var[y_j] = (sum_i x_i^2) F_j`` in place of ``sum_i x_i^2 F_ij``
+
+    It saves the second product of a layer, forwards and backwards. It is not the loss of the posterior any more: the
+    noise of an output does not know which of its weights are unsure, and the gradient is that of the mean alone, as if
+    the noise were given. In a loss of curvature h the variance of a weight has the gradient -h mu, which pushes the
+    weight to a side: without it weights stay less decided. In ``loss_fn(mean, variance, key, ...)`` of `moment_loss`:
+
+        model.apply({"params": mean, "variance": shared_variance(variance)}, x, rngs={"weight_noise": key})
+
+    Args:
+        variance: F, a tree with leaves "binary_kernel" [..., in, out]; others keep their shape.
+
+    Returns:
+        A tree like it, the kernels [..., 1, out]. The layers of this library take it; a convolution has one variance
+        for each place of its kernel.
+
+    Raises:
+        ValueError: a kernel that is no matrix.
+
+    Source: own; what it gains and costs is in experiments/image_classification/RESULTS.md.
+
+    >>> print(shared_variance({"binary_kernel": jnp.array([[1.0, 0.5], [0.0, 0.5]])})["binary_kernel"])
+    [[0.5 0.5]]
+    """
+    leaves, treedef = jax.tree.flatten(jax.lax.stop_gradient(variance))
+    shared = []
+    for (name, *_), x in zip(named_leaves(variance), leaves, strict=True):
+        is_kernel = name.split("/")[-1] == "binary_kernel"
+        if is_kernel and jnp.ndim(x) < 2:
+            raise ValueError(f"variance of {name} must be [..., in, out], got shape {jnp.shape(x)}")
+        shared.append(jnp.mean(x, axis=-2, keepdims=True) if is_kernel else x)
+    return jax.tree.unflatten(treedef, shared)
+
+
 def _expectation(natural: PyTree, eps: float) -> PyTree:
     """The mean weights, with the derivative that relaxed ones have."""
     return relax(natural, jax.tree.map(jnp.zeros_like, natural), temperature=1.0, eps=eps)

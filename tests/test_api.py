@@ -24,7 +24,7 @@ PUBLIC = {
         gaussian_predictive init_natural load_packed load_posterior logit_average_predictive mixture_prediction
         mode_predictive moment_loss over_leading_axis pack partition partition_table pmf posterior_expectation
         posterior_predictive precondition_by_fisher recalibrate_batch_norm relax relaxed_sample sample_packed
-        save_packed save_posterior ste straight_through unpack
+        save_packed save_posterior shared_variance ste straight_through unpack
     """,
     "bbinn_jax.bernoulli": """
         entropy expectation fisher_information kl_divergence log_prob logistic_noise mode natural_from_expectation

@@ -330,6 +330,42 @@ def test_gradient_under_noise_of_activations_is_that_of_all_binary_networks():
     assert np.all(6 * standard_error < 0.1 * np.abs(expected).max())  # else it would say nothing
 
 
+@pytest.mark.parametrize("name", NOISY)
+def test_noise_of_a_shared_variance_is_that_of_weights_that_have_the_mean_variance(name):
+    apply, shapes, x = NOISY[name]
+    rng = np.random.default_rng(0)
+    mean = {key: np.float32(np.tanh(rng.normal(size=shape))) for key, shape in shapes.items()}
+    variance = {key: 1 - m**2 for key, m in mean.items()}
+    spread = {k: np.broadcast_to(f.mean(-2, keepdims=True) if f.ndim > 1 else f, f.shape) for k, f in variance.items()}
+
+    def noisy(variance):
+        return apply({"params": mean, "variance": variance}, x, rngs={"weight_noise": jax.random.key(0)})
+
+    np.testing.assert_allclose(noisy(bb.shared_variance(variance)), noisy(spread), rtol=1e-4, atol=1e-4)
+    assert np.abs(noisy(spread) - noisy(variance)).max() > 0.1  # it is another variance
+
+
+def test_a_shared_variance_has_no_derivative():
+    """The gradient is that of the mean under noise that is given: x^T times the gradient of the activations."""
+    natural = {"binary_kernel": jnp.asarray(np.random.default_rng(0).normal(size=(5, 4)), jnp.float32)}
+
+    def loss_fn(mean, variance, key):
+        variables = {"params": mean, "variance": bb.shared_variance(variance)}
+        return jnp.sum(jnp.sin(bb.BinaryDense(4).apply(variables, X, rngs={"weight_noise": key})))
+
+    grad = jax.grad(bb.moment_loss(loss_fn))(natural, jax.random.key(0))["binary_kernel"]
+    mean = np.tanh(natural["binary_kernel"])
+    variance = {"binary_kernel": 1 - mean**2}
+    variables = {"params": {"binary_kernel": mean}, "variance": bb.shared_variance(variance)}
+    y = bb.BinaryDense(4).apply(variables, X, rngs={"weight_noise": jax.random.key(0)})
+    np.testing.assert_allclose(grad, (X.T @ np.cos(y)) * (1 - mean**2), rtol=1e-4, atol=1e-5)
+
+
+def test_a_shared_variance_is_of_matrices():
+    with pytest.raises(ValueError, match=r"variance of a/binary_kernel must be \[..., in, out\], got shape \(4,\)"):
+        bb.shared_variance({"a": {"binary_kernel": np.ones(4, np.float32)}})
+
+
 def test_certain_weights_and_black_images_make_no_noise():
     def activations(kernel):
         variables = {"params": {"binary_kernel": kernel}, "variance": {"binary_kernel": 1 - kernel**2}}
@@ -378,9 +414,9 @@ def test_noise_begins_above_the_least_variance(dtype, x64):
     "collections, rngs, message",
     [
         (
-            {"variance": {"binary_kernel": np.ones((1, 4), np.float32)}},
+            {"variance": {"binary_kernel": np.ones((2, 4), np.float32)}},
             True,
-            r"variance of binary_kernel must have its shape \(5, 4\), got \(1, 4\)",
+            r"variance of binary_kernel must have its shape \(5, 4\), got \(2, 4\)",
         ),
         ({"variance": {"kernel": np.ones((5, 4))}}, True, r"variance must be given of binary_kernel in .*\['kernel'\]"),
         ({"variances": {"binary_kernel": np.ones((5, 4))}}, True, r"variance must be given of binary_kernel in .*\[\]"),

@@ -325,6 +325,23 @@ def test_noise_of_activations_has_the_moments_of_sampled_weights():
     np.testing.assert_allclose(z.std(axis=0), y.std(axis=0), rtol=0.05)
 
 
+def test_a_shared_variance_is_taken_by_layers_and_by_stacks_of_them():
+    variance = jnp.asarray(np.random.default_rng(0).uniform(size=(3, 6, 6)), jnp.float32)
+    stack = nnx.vmap(lambda rngs: bb.nnx.BinaryLinear(6, 6, kernel_init=START, rngs=rngs))(nnx.Rngs(0).split(3))
+    shared = bb.shared_variance({"binary_kernel": variance})
+    assert shared["binary_kernel"].shape == (3, 1, 6)
+
+    def noisy(variance):
+        model = nnx.clone(stack)
+        bb.nnx.add_noise(KEY, model, variance)
+        return nnx.scan(lambda x, layer: layer(x), in_axes=(nnx.Carry, 0), out_axes=nnx.Carry)(X[:, :6], model)
+
+    spread = {"binary_kernel": jnp.broadcast_to(variance.mean(1, keepdims=True), variance.shape)}
+    np.testing.assert_allclose(noisy(shared), noisy(spread), rtol=1e-4)
+    with pytest.raises(ValueError, match=r"variance of binary_kernel must have its shape \(3, 6, 6\), got \(1, 1, 6\)"):
+        noisy({"binary_kernel": shared["binary_kernel"][:1]})
+
+
 def test_a_binary_bias_has_noise_too():
     layer = bb.nnx.BinaryLinear(6, 4, use_bias=True, kernel_init=START, rngs=nnx.Rngs(0))
     variance = {"binary_kernel": jnp.full((6, 4), 0.5), "bias": jnp.full(4, 2.0)}

@@ -70,6 +70,7 @@ def all_methods() -> dict[str, training.Method]:
         "bayesbinn, 5 samples": bayesbinn(num_samples=5),
         "bayesbinn, expectation": bayesbinn(num_samples=0),
         "bayesbinn, noise of activations": _method(presets.mnist_bayes("bayesbinn")),
+        "bayesbinn, noise of activations, shared variance": _with_shared_variance(),
         "bayesbinn, 1 sample, no noise drawn": bayesbinn()._replace(expected_loss=_loss_without_noise),
     }
 
@@ -81,6 +82,10 @@ def bayesbinn(num_samples: int = 1) -> training.Method:
     rule: Any = config.method
     rule = dataclasses.replace(rule, noise=dataclasses.replace(rule.noise, num_samples=num_samples))
     return _method(dataclasses.replace(config, method=rule))
+
+
+def _with_shared_variance() -> training.Method:
+    return _method(presets.mnist_bayes("bayesbinn"))._replace(noise_of_activations=bb.shared_variance)
 
 
 def _method(config: image_config.Config) -> training.Method:

@@ -28,8 +28,8 @@ class Method(NamedTuple):
         optimizer: of the pair (natural, real).
         is_binary: whether the network that is shipped has weights +-1, the mode of natural.
         is_posterior: whether natural is a posterior, from which networks can be drawn.
-        noisy_activations: whether the loss is that of mean weights under noise of the
-            activations, of the variance that the weights give them.
+        noise_of_activations: where the loss is that of mean weights under noise of the activations, what makes the
+            variance behind it of the weights' variance; else None.
     """
 
     init: Callable[[jax.Array, Any], Any]
@@ -37,7 +37,7 @@ class Method(NamedTuple):
     optimizer: optax.GradientTransformation
     is_binary: bool = True
     is_posterior: bool = False
-    noisy_activations: bool = False
+    noise_of_activations: Callable[[Any], Any] | None = None
 
 
 class Problem(NamedTuple):
@@ -100,9 +100,9 @@ def train_step(
         weights = devices.over_samples(weights)
         params = jax.tree.map(jnp.add, bb.combine(weights, real), probes)
         rngs, variance = {"dropout": dropout_key}, {}
-        if method.noisy_activations:
+        if method.noise_of_activations:
             rngs["weight_noise"] = sample_key
-            variance = jax.tree.map(lambda mean: 1 - mean**2, weights)
+            variance = method.noise_of_activations(jax.tree.map(lambda mean: 1 - mean**2, weights))
         logits, updated = problem.model.apply(
             {"params": params, "batch_stats": state.batch_stats, "variance": variance},
             problem.augment(augment_key, images),

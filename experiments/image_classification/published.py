@@ -53,6 +53,9 @@ TABLES = {
         (Column("epoch", "epoch"),),
         _epochs,
     ),
+    "mnist-fast": Table(
+        "mnist-fast", (MODE, MEAN, *scores(4), ENTROPY, MINUTES), (METHOD, Column("network", "config.network"))
+    ),
     "mnist-bayes": Table("mnist-bayes", (MODE, MEAN, *scores(4), ENTROPY, MINUTES), (METHOD,)),
     "mnist-page": Table(
         "mnist-page",
