@@ -54,9 +54,13 @@ TABLES = {
         _epochs,
     ),
     "mnist-fast": Table(
-        "mnist-fast", (MODE, MEAN, *scores(4), ENTROPY, MINUTES), (METHOD, Column("network", "config.network"))
+        "mnist-fast", (MODE, MEAN, *scores(4), ENTROPY, MINUTES), (METHOD, Column("noise", "config.noise"))
     ),
-    "mnist-bayes": Table("mnist-bayes", (MODE, MEAN, *scores(4), ENTROPY, MINUTES), (METHOD,)),
+    "mnist-bayes": Table(
+        "mnist-bayes",
+        (MODE, MEAN, *scores(4), ENTROPY, MINUTES),
+        (METHOD, Column("shared variance", "config.shared_variance")),
+    ),
     "mnist-page": Table(
         "mnist-page",
         (Column("validation accuracy of the mode (%)", "validation_accuracy", 2, 100), MODE, MEAN, *scores(4), ENTROPY),

@@ -82,7 +82,7 @@ def learning_curves(axes: Axes, dataset: str, rows: list[pd.DataFrame], against:
         axes.set_xlim(*((0.5, max(lengths) + 0.5) if against == "epochs" else (0, 1.02 * max(lengths))))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_yscale("symlog", linthresh=1)  # a logarithm that has room for 0
-    axes.set_yticks([0, 0.5, 1, 1.5, 2, 3, 4, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100])
+    axes.set_yticks([0, 0.3, 0.5, 0.7, 1, 1.5, 2, 3, 4, 5, 7, 10, 15, 20, 30, 40, 50, 70, 100])
     axes.yaxis.set_major_formatter("{x:g}")
     axes.set_ylim(0.85 * min(shown), max(1.1 * max(shown), 1))
     axes.minorticks_off()
