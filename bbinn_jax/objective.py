@@ -186,7 +186,7 @@ def shared_variance(variance: PyTree) -> PyTree:
         model.apply({"params": mean, "variance": shared_variance(variance)}, x, rngs={"weight_noise": key})
 
     Args:
-        variance: F, a tree with leaves "binary_kernel" [..., in, out]; others keep their shape.
+        variance: F, a tree with leaves called "binary_kernel" [..., in, out]; others keep their shape.
 
     Returns:
         A tree like it, the kernels [..., 1, out]. The layers of this library take it; a convolution has one variance

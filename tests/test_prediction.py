@@ -129,7 +129,7 @@ def test_epoch_tells_how_far_the_posterior_has_moved(name):
     "entropy, flipped, advice",
     [
         (0.3, 0.2, "at the start$"),
-        (0.3, 0.0005, "never moved: raise --learning-rate or --epochs, or lower --init-scale"),
+        (0.3, 0.0005, "its mode is the start: train longer, raise --learning-rate, or lower --init-scale"),
         (0.001, 0.2, "saturated .* --noise activations with a lower --learning-rate"),
         (0.99, 0.4, "fell back to its prior: lower --kl-weight"),
     ],

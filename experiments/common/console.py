@@ -89,7 +89,7 @@ def diagnosis(results: dict[str, Any]) -> str:
         f"decided to 99 %, {flipped:.1%} have another sign than at the start"
     )
     if flipped < 0.001:
-        return f"{text}; it never moved: raise --learning-rate or --epochs, or lower --init-scale"
+        return f"{text}; its mode is the start: train longer, raise --learning-rate, or lower --init-scale"
     if entropy < 0.01:
         of_weights = results.get("config", {}).get("noise") != "activations"
         flags = (

@@ -78,13 +78,15 @@ class Settings(Run):
                 ("ste_learning_rate", 0, None),
                 ("init_scale", 0, None),
                 ("momentum", *BELOW_ONE),
-                ("bump_width", 0, 1e6),
+                ("bump_width", 0, None),
                 ("output_scale", 0, 1e6, 0),
             ),
         )
         check_widths(self, "hidden")
+        if self.bump_width and not 0.01 <= self.bump_width <= 100:  # else all bumps are 0, or all alike
+            raise ValueError(f"bump_width must be 0 or from 0.01 to 100, got {self.bump_width!r}")
         if self.output_scale != 1 and not self.bump_width:
-            raise ValueError(f"output_scale is of a network of bumps, got {self.output_scale!r} and bump_width 0")
+            raise ValueError(f"output_scale must be 1 where bump_width is 0, got {self.output_scale!r}")
 
 
 def model_of(config: Mapping[str, Any]) -> nn.Module:

@@ -61,6 +61,20 @@ def mnist_fast(method: str) -> Config:
     return _changed(mnist_short(method), "mnist-fast", epochs=10, network=network, batch_norm_images=5000)
 
 
+def mnist_fast_bayes(method: str) -> Config:
+    """The same with a posterior that keeps its uncertainty."""
+    undecided = {
+        "noise": Activations(shared_variance=True),
+        "learning_rate": 0.02,
+        "kl_weight": 0.03,
+        "init_scale": 1.0,
+        "eval_samples": 30,
+    }
+    return _changed(
+        mnist_fast(method), "mnist-fast-bayes", method=_method(method, bayesbinn=undecided, bop={"gamma": 1e-4})
+    )
+
+
 def mnist_bayes(method: str) -> Config:
     """Half as wide, with an output scale, batch norms set anew and no dropout; the posterior keeps its uncertainty."""
     undecided = {"noise": Activations(), "learning_rate": 0.1, "kl_weight": 0.01, "init_scale": 3.0, "eval_samples": 30}
@@ -126,6 +140,7 @@ PRESETS: dict[str, Callable[[str], Config]] = {
     "cifar100": cifar100,
     "mnist-short": mnist_short,
     "mnist-fast": mnist_fast,
+    "mnist-fast-bayes": mnist_fast_bayes,
     "mnist-bayes": mnist_bayes,
     "cifar10-short": cifar10_short,
     "cifar100-short": cifar100_short,
