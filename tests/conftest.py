@@ -6,21 +6,20 @@ from pathlib import Path
 
 # Programs that take long to compile are kept for the next test, or process, that needs the same one.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".pytest_cache" / "jax"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
+# The tests compare algorithms, not the short products that an accelerator multiplies matrices with by default. In the
+# environment: processes that tests start compile the same programs, and find them.
+os.environ["JAX_DEFAULT_MATMUL_PRECISION"] = "highest"
 # Most programs of tests run for milliseconds and would compile for seconds: XLA is told not to try hard, in the
 # processes that tests start too. `XLA_FLAGS= make quick` compiles as users do, and so do tests in commands.optimized().
 if "XLA_FLAGS" not in os.environ:
     os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
     if tuple(map(int, version("jaxlib").split(".")[:2])) <= (0, 10):  # a newer one does not know the flag and ends
-        os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false"
+        os.environ["XLA_FLAGS"] = "--xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1"
 
 import jax
 import jax.numpy as jnp
 import pytest
-
-# The tests compare algorithms, not the short products that an accelerator multiplies matrices with by default.
-jax.config.update("jax_default_matmul_precision", "highest")
-
 
 # The tests of the library: those that have the name of one of its modules, and those of several.
 LIBRARY = {path.stem.strip("_") for path in (Path(__file__).parents[1] / "bbinn_jax").glob("*.py")}

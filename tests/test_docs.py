@@ -46,7 +46,7 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """Built as `make docs` does, but for the notebooks, which tests/test_notebooks.py runs: stored outputs do."""
+    """Built as `make docs` does, which runs the notebooks too: here their stored outputs do."""
     out = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-D", "nb_execution_mode=off"]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"}

@@ -1,6 +1,7 @@
 """The main job from its command line: what it writes, what it reaches, what it refuses."""
 
 import json
+import shutil
 from functools import partial
 
 import jax
@@ -183,7 +184,8 @@ def test_ste_has_a_mode_and_no_posterior(tmp_path):
 )
 def test_mnist_learns_in_one_epoch(tmp_path):
     arguments = ["--preset", "mnist", "--hidden", "256", "--stop-after-epochs", "1", "--eval-samples", "2"]
-    results = main([*arguments, "--out", str(tmp_path / "mnist")])
+    limits = ["--train-images", "20000", "--eval-images", "2000"]
+    results = main([*arguments, *limits, "--out", str(tmp_path / "mnist")])
     assert results["test_accuracy_mode"] > 0.88
     assert results["num_binary_weights"] == 784 * 256 + 256 * 10
 
@@ -201,9 +203,9 @@ def test_convolutions_learn_on_fewer_images(tmp_path, capsys):
     assert results["num_binary_weights"] == 9 * (4 + 16 + 4 * 8 + 64) + 8 * 4 * 32 + 320
 
 
-def test_finished_run_is_not_overwritten_unless_told(tmp_path, capsys):
+def test_finished_run_is_not_overwritten_unless_told(tmp_path, capsys, quick_run):
     out = tmp_path / "run"
-    first = main([*QUICK, "--out", str(out)])
+    shutil.copytree(quick_run[1], out)
     before = content_of(out)
     with pytest.raises(SystemExit) as stop:
         main([*QUICK, "--seed", "1", "--out", str(out)])
@@ -211,7 +213,7 @@ def test_finished_run_is_not_overwritten_unless_told(tmp_path, capsys):
     assert str(out) in capsys.readouterr().err
     assert content_of(out) == before
     second = main([*QUICK, "--seed", "1", "--out", str(out), "--overwrite"])
-    assert (first["seed"], second["seed"]) == (0, 1)
+    assert (quick_run[0]["seed"], second["seed"]) == (0, 1)
     assert len(read_metrics(out)) == 4
 
 

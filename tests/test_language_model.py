@@ -90,8 +90,7 @@ def test_finished_run_is_not_overwritten_unless_told(run, file, capsys):
     assert_finished_run_stays(capsys, main, [*TINY, "--text", str(file)], run)
 
 
-def test_killed_run_goes_on_to_the_same_result(run, file, tmp_path, monkeypatch):
-    monkeypatch.setenv("JAX_DEFAULT_MATMUL_PRECISION", "highest")  # as here, so that it need not compile again
+def test_killed_run_goes_on_to_the_same_result(run, file, tmp_path):
     arguments = [*TINY, "--text", str(file), "--checkpoint-seconds", "0", "--out", str(tmp_path / "run")]
     process = process_of("language_model", arguments)
     while checkpoints.latest(tmp_path / "run") is None:

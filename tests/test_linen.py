@@ -132,16 +132,15 @@ def test_forward_mode_of_conv_equals_finite_differences(conv, x64):
     np.testing.assert_allclose(linear(x_dot, kernel_dot), forward, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("argnums", [0, 1, (0, 1)])
-def test_derivatives_of_conv_in_every_mode_are_those_of_jax(argnums, conv, x64):
+def test_derivatives_of_conv_in_every_mode_are_those_of_jax(conv, x64):
     """First ones in either mode, and Hessians in all four orders of modes."""
     x, kernel = doubles((2, 3, 3, 2), (3, 2, 2, 4))
 
     def derivatives(conv):
         loss = lambda x, kernel: jnp.sum(jnp.sin(conv(x, kernel)))  # noqa: E731
         modes = jax.jacfwd, jax.jacrev
-        hessians = [outer(inner(loss, argnums), argnums) for outer in modes for inner in modes]
-        return [jax.jit(f)(x, kernel) for f in (*[mode(conv, argnums) for mode in modes], *hessians)]
+        hessians = [outer(inner(loss, (0, 1)), (0, 1)) for outer in modes for inner in modes]
+        return [jax.jit(f)(x, kernel) for f in (*[mode(conv, (0, 1)) for mode in modes], *hessians)]
 
     forward, reverse, *_ = ours = derivatives(conv)
     for actual, expected in ((forward, reverse), (ours, derivatives(of_jax))):
@@ -499,8 +498,8 @@ BY_NAME = {"kernel": "binary"}
 
 def moment_loss_of(model, rules=None):
     """The gradient of the natural parameters of fair coins, and the loss for each of several keys."""
-    natural, real = bb.partition(model.init(jax.random.key(0), X)["params"], rules)
-    natural = jax.tree.map(jnp.zeros_like, natural)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), X)["params"]
+    natural, real = bb.partition(jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes), rules)
 
     def loss_fn(mean, variance, key):
         variables = {"params": bb.combine(mean, real), "variance": variance}

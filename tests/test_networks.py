@@ -17,7 +17,7 @@ IMAGES = jnp.asarray(np.random.default_rng(0).normal(size=(6, 8, 8, 3)), jnp.flo
 
 def variables_of(model, images=IMAGES):
     """Weights of +-1, and running statistics that are neither 0 nor 1."""
-    variables = model.init(jax.random.key(0), images, train=False)
+    variables = jax.jit(partial(model.init, train=False))(jax.random.key(0), images)
     binary, real = bb.partition(variables["params"])
     rng = np.random.default_rng(1)
     return {

@@ -1,11 +1,9 @@
-"""The notebooks run from top to bottom, and what is stored in them is what a run gave."""
+"""What is stored in the notebooks is what a run gave. `make docs` runs them, and fails where one of them does."""
 
 import json
 import re
 from pathlib import Path
 
-import matplotlib
-import matplotlib.pyplot as plt
 import pytest
 
 NOTEBOOKS = sorted(Path(__file__).parents[1].glob("experiments/notebooks/*.ipynb"))
@@ -25,18 +23,6 @@ def stored_texts(output):
 
 def test_there_are_notebooks():
     assert {path.stem for path in NOTEBOOKS} == {"from_posterior_to_bits", "posterior_sampling", "where_the_bits_are"}
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_runs_from_top_to_bottom(path, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    matplotlib.use("Agg")
-    namespace = {"__name__": "__main__"}
-    with matplotlib.rc_context():
-        for number, cell in enumerate(code_cells(path), 1):
-            exec(compile("".join(cell["source"]), f"{path.name}, code cell {number}", "exec"), namespace)
-            plt.close("all")
-    assert not list(tmp_path.iterdir())  # nothing is left behind
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

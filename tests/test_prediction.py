@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +28,7 @@ def state_of(model, method="bayesbinn"):
     config = PRESETS["digits"](method)
     plan = methods.Plan(90, config.batch_size, config.epochs)
     problem = training.Problem(methods.make(config.method, config.real_learning_rate, plan), model, config.batch_size)
-    return problem, training.init(problem, jax.random.key(0), IMAGES)
+    return problem, jax.jit(partial(training.init, problem))(jax.random.key(0), IMAGES)
 
 
 @pytest.mark.parametrize("name", MODELS)

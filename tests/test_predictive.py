@@ -225,8 +225,9 @@ MATRIX = jnp.asarray(np.random.default_rng(0).normal(size=(4, 3)), jnp.float32)
 INPUTS = np.random.default_rng(1).normal(size=(5, 4)).astype(np.float32)
 
 
-@pytest.mark.parametrize("chunk_size", [None, 1, 3, np.uint8(7)])
-@pytest.mark.parametrize("num_samples", [1, 7, np.uint8(200), np.int8(127)])
+@pytest.mark.parametrize(
+    "num_samples, chunk_size", [(1, 3), (7, None), (np.uint8(200), 1), (np.uint8(200), 3), (np.int8(127), np.uint8(7))]
+)
 def test_expectation_of_any_tree_is_the_mean_over_samples(num_samples, chunk_size, key):
     def function(weights):
         return {"weights": weights, "count": (weights > 0).sum(), "any": [(weights > 0).any()], "none": None}
@@ -331,8 +332,7 @@ PREDICTIVES = {
 }
 
 
-@pytest.mark.parametrize("name", PREDICTIVES)
-@pytest.mark.parametrize("check_vma", [True, False])
+@pytest.mark.parametrize("name, check_vma", [*((name, True) for name in PREDICTIVES), ("posterior", False)])
 def test_predictives_work_inside_shard_map(name, check_vma, key):
     """One device: what is checked is the types of what differs between devices."""
     predict, apply_fn = PREDICTIVES[name]
@@ -347,8 +347,7 @@ def test_predictives_work_inside_shard_map(name, check_vma, key):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", PREDICTIVES)
-@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+@pytest.mark.parametrize("name, wrap", [*((name, jax.jit) for name in PREDICTIVES), ("posterior", lambda f: f)])
 def test_predictives_take_inputs_on_an_explicit_mesh(name, wrap, key):
     predict, apply_fn = PREDICTIVES[name]
     mesh = jax.make_mesh((1,), ("batch",), axis_types=(jax.sharding.AxisType.Explicit,))

@@ -14,7 +14,6 @@ from experiments.common import checkpoints, reading, runs
 from experiments.common.config import of_flat
 from experiments.common.image_config import Config
 from experiments.image_classification.__main__ import main
-from experiments.two_moons import __main__ as two_moons
 from tests.commands import content_of, without_times
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -194,14 +193,15 @@ def test_unfinished_files_of_dead_processes_are_cleared_by_resume(finished, tmp_
 
 
 @pytest.mark.parametrize("left", [[], ["config.json.partial"], ["config.json.partial", "checkpoints.removed"]])
-@pytest.mark.parametrize("flags", [[], ["--overwrite"]])
-def test_folder_of_a_run_killed_while_it_wrote_its_config_is_used_again(tmp_path, left, flags):
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_folder_of_a_run_killed_while_it_wrote_its_config_is_used_again(tmp_path, left, overwrite):
     out = tmp_path / "run"
     out.mkdir()
     for name in left:
         (out / name).write_text('{"experiment": "two_mo')
-    two_moons.main(["--steps", "100", "--hidden", "8", "--out", str(out), *flags])
-    assert reading.read(out).verified
+    runs.start(out, "image_classification", Config(overwrite=overwrite)).close()
+    assert json.loads((out / "config.json").read_text())["experiment"] == "image_classification"
+    assert len(list(out.iterdir())) == 1
 
 
 def test_refused_run_changes_nothing(finished, tmp_path, capsys):

@@ -34,7 +34,7 @@ def method_of(**settings):
 
 METHOD = method_of()
 PROBLEM = training.Problem(METHOD, MODEL, batch_size=15)
-STATE = training.init(PROBLEM, KEY, IMAGES)
+STATE = jax.jit(partial(training.init, PROBLEM))(KEY, IMAGES)
 PRIOR = jax.tree.map(lambda x: 0.3 * x, STATE.params[0])
 
 
