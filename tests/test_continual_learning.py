@@ -219,16 +219,17 @@ def test_validation_images_take_the_place_of_the_test_images(tmp_path):
 # How it survives ------------------------------------------------------------------------------------------------------
 
 
-def test_several_seeds_are_their_own_runs(tmp_path, quick_run):
-    """To rounding, which may turn a few images over, and leads further astray with each task."""
-    together = main([*QUICK, "--seeds", "2", "--out", str(tmp_path / "run")])
+def test_several_seeds_are_their_own_runs(tmp_path):
+    """To rounding, which leads further astray with each step: 2 epochs of each task."""
+    short = [*QUICK, "--epochs", "2"]
+    alone = main([*short, "--out", str(tmp_path / "alone")])
+    together = main([*short, "--seeds", "2", "--out", str(tmp_path / "run")])
     lines = read_metrics(tmp_path / "run")
     assert [(line["task"], line["seed"]) for line in lines] == [(t, s) for t in (1, 2, 3) for s in (0, 1)]
-    alone = quick_run[0]
     first = together["runs"][0]
     entropy, entropy_alone = (results["posterior_entropy_after_task"][0] for results in (first, alone))
-    np.testing.assert_allclose(entropy, entropy_alone, rtol=0.02)
-    np.testing.assert_allclose(first["accuracy_matrix_mean"][0], alone["accuracy_matrix_mean"][0], atol=0.05)
+    np.testing.assert_allclose(entropy, entropy_alone, rtol=1e-3)
+    np.testing.assert_allclose(first["accuracy_matrix_mean"][0], alone["accuracy_matrix_mean"][0], atol=0.01)
     for name in ("test_accuracy_mean", "posterior_entropy_after_task"):
         values = [run[name] for run in together["runs"]]
         np.testing.assert_allclose(together[name], np.mean(values, axis=0))

@@ -179,15 +179,30 @@ def test_ste_has_a_mode_and_no_posterior(tmp_path):
     assert results["posterior_entropy_bits_per_weight"] is None
 
 
-@pytest.mark.skipif(
+needs_mnist = pytest.mark.skipif(
     not list(data.data_dir().glob("mnist/*/dataset_info.json")), reason="no prepared MNIST in TFDS_DATA_DIR"
 )
+
+
+@needs_mnist
 def test_mnist_learns_in_one_epoch(tmp_path):
     arguments = ["--preset", "mnist", "--hidden", "256", "--stop-after-epochs", "1", "--eval-samples", "2"]
     limits = ["--train-images", "20000", "--eval-images", "2000"]
     results = main([*arguments, *limits, "--out", str(tmp_path / "mnist")])
     assert results["test_accuracy_mode"] > 0.88
     assert results["num_binary_weights"] == 784 * 256 + 256 * 10
+
+
+@needs_mnist
+@pytest.mark.parametrize("preset, entropy", [("mnist-fast", (0, 0.05)), ("mnist-fast-bayes", (0.5, 1))])
+def test_mnist_is_learned_from_few_images_in_the_fast_presets(tmp_path, preset, entropy):
+    """2 epochs of 3,000 images: 93 and 90 % by the mean were seen."""
+    limits = ["--epochs", "2", "--train-images", "3000", "--eval-images", "500", "--batch-norm-images", "500"]
+    with optimized():
+        results = main(["--preset", preset, *limits, "--eval-samples", "3", "--out", str(tmp_path / "run")])
+    assert results["test_accuracy_mean"] > 0.8
+    assert entropy[0] <= results["posterior_entropy_bits_per_weight"] < entropy[1]
+    assert results["num_binary_weights"] == 421_408
 
 
 def test_convolutions_learn_on_fewer_images(tmp_path, capsys):
