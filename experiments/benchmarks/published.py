@@ -22,8 +22,15 @@ def _compared(line: Line) -> list[Line]:
 PROGRAM = Column("program", "program")
 AGAINST = Column("against", "compared_with")
 PART = Column("part", "part")
+STEP = (RATIO, Column("step (ms)", "seconds", 0, 1e3), MEMORY, COMPILED)
 TABLES = {
-    "step": Table("step", (RATIO, Column("step (ms)", "seconds", 0, 1e3), MEMORY, COMPILED), (PROGRAM,), _programs),
+    "step": Table("step", STEP, (PROGRAM,), _programs),
+    "activations": Table(
+        "activations",
+        STEP,
+        (PROGRAM,),
+        lambda line: [row for row in _programs(line) if "activations" in row["program"] or row["program"] == "sgd"],
+    ),
     "vectors": Table(
         "vectors",
         (RATIO,),
