@@ -60,6 +60,7 @@ def small_and_large(config: Config, num_images: int) -> Iterator[Case]:
 def all_methods() -> dict[str, training.Method]:
     """The methods that are compared, in the settings of the MNIST preset."""
     plain, latent = _method(presets.mnist("full_precision")), _method(presets.mnist("ste"))
+    noisy = _method(presets.mnist_bayes("bayesbinn"))
     return {
         "sgd": plain._replace(optimizer=optax.sgd(1e-2)),
         "adam": plain._replace(optimizer=optax.adam(1e-3)),
@@ -69,8 +70,8 @@ def all_methods() -> dict[str, training.Method]:
         "bayesbinn, 2 samples": bayesbinn(num_samples=2),
         "bayesbinn, 5 samples": bayesbinn(num_samples=5),
         "bayesbinn, expectation": bayesbinn(num_samples=0),
-        "bayesbinn, noise of activations": _method(presets.mnist_bayes("bayesbinn")),
-        "bayesbinn, noise of activations, shared variance": _with_shared_variance(),
+        "bayesbinn, noise of activations": noisy,
+        "bayesbinn, noise of activations, shared variance": noisy._replace(noise_of_activations=bb.shared_variance),
         "bayesbinn, 1 sample, no noise drawn": bayesbinn()._replace(expected_loss=_loss_without_noise),
     }
 
@@ -82,10 +83,6 @@ def bayesbinn(num_samples: int = 1) -> training.Method:
     rule: Any = config.method
     rule = dataclasses.replace(rule, noise=dataclasses.replace(rule.noise, num_samples=num_samples))
     return _method(dataclasses.replace(config, method=rule))
-
-
-def _with_shared_variance() -> training.Method:
-    return _method(presets.mnist_bayes("bayesbinn"))._replace(noise_of_activations=bb.shared_variance)
 
 
 def _method(config: image_config.Config) -> training.Method:

@@ -78,7 +78,6 @@ class Settings(Run):
                 ("ste_learning_rate", 0, None),
                 ("init_scale", 0, None),
                 ("momentum", *BELOW_ONE),
-                ("bump_width", 0, None),
                 ("output_scale", 0, 1e6, 0),
             ),
         )
