@@ -118,6 +118,18 @@ def cifar100_short(method: str) -> Config:
     return _changed(cifar100(method), "cifar100-short", epochs=50)
 
 
+def cifar10_small(method: str) -> Config:
+    """A quarter as wide, in 10 epochs."""
+    network = VGG(channels=(32, 64, 128), hidden=(256,), output_scale=True)
+    return _changed(cifar10(method), "cifar10-small", epochs=10, network=network, batch_norm_images=5000)
+
+
+def cifar10_small_bayes(method: str) -> Config:
+    """The same with a posterior that keeps its uncertainty."""
+    undecided = {"noise": Activations(shared_variance=True), "learning_rate": 0.02, "init_scale": 1.0}
+    return _changed(cifar10_small(method), "cifar10-small-bayes", method=_method(method, bayesbinn=undecided))
+
+
 def _of_cifar(method: str, temperature: float, threshold: float) -> Any:
     posterior = {
         "learning_rate": 3e-4,
@@ -144,4 +156,6 @@ PRESETS: dict[str, Callable[[str], Config]] = {
     "mnist-bayes": mnist_bayes,
     "cifar10-short": cifar10_short,
     "cifar100-short": cifar100_short,
+    "cifar10-small": cifar10_small,
+    "cifar10-small-bayes": cifar10_small_bayes,
 }

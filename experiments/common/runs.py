@@ -39,7 +39,7 @@ NOT_OF_THE_RUN = (
 UNFINISHED = ("*.partial", "*.unfinished", "checkpoints.removed", "checkpoints/*.orbax-checkpoint-tmp*")
 NETWORKS = ("network-*.safetensors", "committee-*.safetensors")
 PIECES = "pieces.jsonl"  # of a run that is made of some, see pieces.py
-FIGURES = ("figure.png", "weights.png", "stored.png")
+FIGURES = ("figure.png", "weights.png", "stored.png", "corrupted.png")
 RESULTS = ("results.json", "metrics.jsonl", PIECES, *FIGURES, "samples.txt", *NETWORKS)
 FOLDERS = ("checkpoints", "networks")
 FILES = (*RESULTS, *FOLDERS, *UNFINISHED)
@@ -62,7 +62,9 @@ def check(folder: Path, experiment: str, config: Any) -> dict[str, Any] | None:
         raise FileExistsError(f"--out must be a folder, got the file {nearest}")
     if not os.fsencode(folder).decode(errors="replace") == str(folder):
         raise ValueError(f"--out must be a name in UTF-8, as checkpoints are kept by, got {folder}")
-    there = set(folder.iterdir()) - _found(folder, UNFINISHED) if folder.exists() else ()
+    # Networks may be trained before the run that compares them starts: it may find them, and not remove them.
+    ours = UNFINISHED if config.overwrite else (*UNFINISHED, "networks")
+    there = set(folder.iterdir()) - _found(folder, ours) if folder.exists() else ()
     if there and _read_config(folder) is None:
         raise FileExistsError(
             f"--out {folder} holds files that are no run's, or its config.json is damaged; choose another folder"
@@ -149,11 +151,10 @@ def start(folder: Path, experiment: str, config: Any) -> contextlib.ExitStack:
         except BlockingIOError:
             raise FileExistsError(f"--out {folder} is in use by another run; choose another folder") from None
         check(folder, experiment, config)
-        goes_on = resume and _read_config(folder) is not None
         (folder / "results.json").unlink(missing_ok=True)  # first: what follows is not finished
-        for path in _found(folder, UNFINISHED if goes_on else FILES):
+        for path in _found(folder, UNFINISHED if resume else FILES):
             _remove(path)
-        if not goes_on:
+        if not (resume and _read_config(folder)):
             write_json(folder / "config.json", {"experiment": experiment, **flat(config)})
         lock.push(partial(_say_where, folder, hasattr(config, "resume")))
         return lock.pop_all()

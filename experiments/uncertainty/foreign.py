@@ -17,23 +17,35 @@ def foreign_images(dataset: data.Dataset, name: str, key: jax.Array) -> dict[str
 
     Args:
         dataset: whose test images are changed.
-        name: of it; for mnist there are also natural images, of CIFAR-10.
+        name: of it; mnist has natural images as well, of CIFAR-10, and cifar10 has digits in place of turned and noisy
+            images, which are still pictures of its classes.
         key: of all that is random.
 
     Raises:
-        FileNotFoundError: CIFAR-10 is needed and has not been prepared.
+        FileNotFoundError: the other data set is needed and has not been prepared.
     """
     keys = jax.random.split(key, 3)
-    pixels = dataset.test.images * jnp.float32(dataset.std) + jnp.float32(dataset.mean)  # in [0, 1]
-    found = {
-        "shuffled": shuffle_pixels(keys[0], pixels),
-        "rotated": rotate(keys[1], pixels),
-        "noisy": add_noise(keys[2], pixels),
-    }
+    pixels = pixels_of(dataset)
+    found = {"shuffled": shuffle_pixels(keys[0], pixels)}
+    if name == "cifar10":
+        digits, _ = data.load_tfds("mnist", ("test",))[0]
+        found["MNIST in colour"] = colour(keys[1], digits[: len(pixels)], pixels.shape[1:3])
+    else:
+        found |= {"rotated": rotate(keys[1], pixels), "noisy": add_noise(keys[2], pixels)}
     if name == "mnist":
         natural, _ = data.load_tfds("cifar10", ("test",))[0]
         found["CIFAR-10 in grey"] = grey(natural[: len(pixels)], pixels.shape[1:3])
-    return {title: (images - jnp.float32(dataset.mean)) / jnp.float32(dataset.std) for title, images in found.items()}
+    return {title: standardized(dataset, images) for title, images in found.items()}
+
+
+def pixels_of(dataset: data.Dataset) -> jax.Array:
+    """The test images of a data set, in [0, 1]."""
+    return dataset.test.images * jnp.float32(dataset.std) + jnp.float32(dataset.mean)
+
+
+def standardized(dataset: data.Dataset, pixels: jax.Array) -> jax.Array:
+    """Images of pixels in [0, 1] as the networks of a data set see them."""
+    return (pixels - jnp.float32(dataset.mean)) / jnp.float32(dataset.std)
 
 
 def shuffle_pixels(key: jax.Array, images: jax.Array) -> jax.Array:
@@ -73,3 +85,9 @@ def grey(images: np.ndarray, size: tuple[int, ...]) -> jax.Array:
     """Colour images [n, height, width, 3] as grey ones [n, *size, 1] (Rec. 601 luma)."""
     luma = jnp.asarray(images) @ jnp.array([0.299, 0.587, 0.114])
     return jax.image.resize(luma, (len(images), *size), "linear")[..., None]
+
+
+def colour(key: jax.Array, images: np.ndarray, size: tuple[int, ...]) -> jax.Array:
+    """Grey images [n, height, width, 1] as [n, *size, 3]: each has a random colour, and black stays black."""
+    resized = jax.image.resize(jnp.asarray(images), (len(images), *size, 1), "linear")
+    return resized * jax.random.uniform(key, (len(images), 1, 1, 3))

@@ -3,7 +3,6 @@
 import dataclasses
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from experiments.common import classifier, command, data, image_config, prediction
 from experiments.common.presets import PRESETS
@@ -19,12 +18,10 @@ TRAINING = command.Experiment(
 )
 
 
-def train(config: image_config.Config, dataset: data.Dataset, folder: Path, resume: bool, **changes: Any) -> Path:
-    """Trains a network, or with resume what is not trained of it yet, in a folder inside this one; returns its file."""
-    config = dataclasses.replace(config, resume=resume, overwrite=not resume, **changes)
-    out = folder / f"{config.method.name}-{config.seed}"
+def train(config: image_config.Config, dataset: data.Dataset, out: Path, resume: bool) -> Path:
+    """Trains a network, or with resume what is not trained of it yet, in a folder of its own; returns its file."""
     training = TRAINING._replace(prepare=partial(classifier.prepare, dataset=dataset))
-    command.execute(training, dataclasses.replace(config, out=out))
+    command.execute(training, dataclasses.replace(config, out=out, resume=resume, overwrite=not resume))
     return out / f"network-{config.seed}.safetensors"
 
 
