@@ -77,7 +77,8 @@ def draw_corrupted(path: Path, title: str, summaries: list[dict[str, Any]], look
         panels[1, column].set_xlabel(UNITS[kind])
     panels[0, 0].set_ylabel("accuracy (%)")
     panels[1, 0].set_ylabel("NLL (nats)")
-    panels[1, 0].legend(frameon=False)
+    handles, names = panels[0, 0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(path, dpi=110)
 
 
