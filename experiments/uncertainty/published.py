@@ -1,6 +1,7 @@
 """How the tables of RESULTS.md are made of the lines in results/, one for each seed and predictor."""
 
 from experiments.common.tables import Column, Table
+from experiments.uncertainty.corruptions import TITLES
 
 PREDICTOR = (Column("predictor", "predictor"),)
 
@@ -27,10 +28,24 @@ def foreign(*kinds: str) -> tuple[Column, ...]:
     )
 
 
+def corrupted(score: str, digits: int, scale: float = 1.0) -> tuple[Column, ...]:
+    """A score on the test images as they are, and by kind and strength of their corruption."""
+    first = Column("as they are", f"scores.{score}", digits, scale)
+    fields = {title: f"scores.corrupted.{kind}.{severity}.{score}" for (kind, severity), title in TITLES.items()}
+    return (first, *(Column(title, field, digits, scale) for title, field in fields.items()))
+
+
+BITS = (Column("bits a weight", "scores.posterior_entropy_bits_per_weight", 3),)
 DIGITS = ("shuffled", "rotated", "noisy")
 TABLES = {
     "mnist": Table("mnist", scores(4), PREDICTOR),
     "mnist-foreign": Table("mnist", foreign(*DIGITS, "CIFAR-10 in grey"), PREDICTOR),
+    "mnist-fast": Table("mnist-fast", scores(4) + BITS, PREDICTOR),
+    "mnist-fast-foreign": Table("mnist-fast", foreign(*DIGITS, "CIFAR-10 in grey"), PREDICTOR),
     "digits": Table("digits", scores(3), PREDICTOR),
     "digits-foreign": Table("digits", foreign(*DIGITS), PREDICTOR),
+    "cifar10": Table("cifar10", scores(3) + BITS, PREDICTOR),
+    "cifar10-corrupted": Table("cifar10", corrupted("accuracy", 1, 100), PREDICTOR),
+    "cifar10-corrupted-nll": Table("cifar10", corrupted("nll", 3), PREDICTOR),
+    "cifar10-foreign": Table("cifar10", foreign("shuffled", "MNIST in colour"), PREDICTOR),
 }
