@@ -109,7 +109,7 @@ class VGG(MLP):
             for pooled in (False, True):
                 x = BinaryConv(width, (3, 3))(x)
                 if pooled:
-                    x = nn.max_pool(x, (2, 2), strides=(2, 2))
+                    x = _max_pool(x)
                 x = nn.relu(_batch_norm(self, train)(x))
         return _dense(self, network, x, train)
 
@@ -140,7 +140,7 @@ class CNN(MLP):
             num_inputs = 9 * x.shape[-1]
             x = BinaryConv(width, (3, 3))(x)
             x = _batch_norm(self, train)(x) if self.norm == "batch" else x * (2 / num_inputs) ** 0.5
-            x = nn.max_pool(nn.relu(x), (2, 2), strides=(2, 2))
+            x = _max_pool(nn.relu(x))
         return _dense(self, network, x, train)
 
 
@@ -211,6 +211,16 @@ def _check_pooled(channels: tuple[int, ...], images: jax.Array) -> None:
     smallest = min(images.shape[1:3])
     if smallest >> len(channels) == 0:
         raise ValueError(f"channels must leave something of images {smallest} pixels wide, got {channels!r}")
+
+
+def _max_pool(x: jax.Array) -> jax.Array:
+    """2x2 max-pooling of [batch, height, width, channel]; a last odd row or column is left out.
+
+    The gradient of a maximum along axes takes XLA a fraction of the time, on CPUs, of that of `flax.linen.max_pool`.
+    """
+    batch, height, width, channels = x.shape
+    x = x[:, : height // 2 * 2, : width // 2 * 2]
+    return x.reshape(batch, height // 2, 2, width // 2, 2, channels).max((2, 4))
 
 
 def _dense(settings: MLP, network: Network, x: jax.Array, train: bool) -> jax.Array:

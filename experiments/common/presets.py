@@ -119,14 +119,28 @@ def cifar100_short(method: str) -> Config:
 
 
 def cifar10_small(method: str) -> Config:
-    """A quarter as wide, in 10 epochs."""
-    network = VGG(channels=(32, 64, 128), hidden=(256,), output_scale=True)
-    return _changed(cifar10(method), "cifar10-small", epochs=10, network=network, batch_norm_images=5000)
+    """Minutes instead of days: a small convolutional network with an output scale and batch norms set anew."""
+    network = CNN(channels=(16, 32, 64), hidden=(256,), output_scale=True)
+    return _changed(
+        cifar10(method),
+        "cifar10-small",
+        epochs=8,
+        batch_size=100,
+        crop_and_flip=False,
+        network=network,
+        batch_norm_images=5000,
+    )
 
 
 def cifar10_small_bayes(method: str) -> Config:
     """The same with a posterior that keeps its uncertainty."""
-    undecided = {"noise": Activations(shared_variance=True), "learning_rate": 0.02, "init_scale": 1.0}
+    undecided = {
+        "noise": Activations(shared_variance=True),
+        "learning_rate": 0.02,
+        "kl_weight": 0.03,
+        "init_scale": 1.0,
+        "eval_samples": 30,
+    }
     return _changed(cifar10_small(method), "cifar10-small-bayes", method=_method(method, bayesbinn=undecided))
 
 
