@@ -124,7 +124,7 @@ def cifar10_small(method: str) -> Config:
     return _changed(
         cifar10(method),
         "cifar10-small",
-        epochs=8,
+        epochs=6,
         batch_size=100,
         crop_and_flip=False,
         network=network,
