@@ -16,6 +16,12 @@ _method = partial(choose, METHODS)
 # The authors start at 10, where tanh is 1 in float32 and their Fisher information 0. It is 8e-9 without that
 # cancellation, and would shorten the first step 80 times. At 20 it is far below eps, as it was for them.
 _SATURATED = {"init_scale": 20.0, "eval_samples": 10}
+_LIVING_CONVOLUTIONS = {
+    "noise": Activations(shared_variance=True),
+    "kl_weight": 0.03,
+    "init_scale": 1.0,
+    "eval_samples": 30,
+}
 
 
 def digits(method: str) -> Config:
@@ -63,13 +69,7 @@ def mnist_fast(method: str) -> Config:
 
 def mnist_fast_bayes(method: str) -> Config:
     """The same with a posterior that keeps its uncertainty."""
-    undecided = {
-        "noise": Activations(shared_variance=True),
-        "learning_rate": 0.02,
-        "kl_weight": 0.03,
-        "init_scale": 1.0,
-        "eval_samples": 30,
-    }
+    undecided = {**_LIVING_CONVOLUTIONS, "learning_rate": 0.02}
     return _changed(
         mnist_fast(method), "mnist-fast-bayes", method=_method(method, bayesbinn=undecided, bop={"gamma": 1e-4})
     )
@@ -134,13 +134,7 @@ def cifar10_small(method: str) -> Config:
 
 def cifar10_small_bayes(method: str) -> Config:
     """The same with a posterior that keeps its uncertainty."""
-    undecided = {
-        "noise": Activations(shared_variance=True),
-        "learning_rate": 0.02,
-        "kl_weight": 0.03,
-        "init_scale": 1.0,
-        "eval_samples": 30,
-    }
+    undecided = {**_LIVING_CONVOLUTIONS, "learning_rate": 0.1}
     return _changed(cifar10_small(method), "cifar10-small-bayes", method=_method(method, bayesbinn=undecided))
 
 
