@@ -1,5 +1,6 @@
 # make demo    trains a binary network on real images and draws what it knows
-# make test    the whole test suite, with linter and type checker
+# make test    the tests of the library and of what experiments share, with linter and type checker
+# make long    the tests that take long: commands run from start to end, are killed and go on; guides; several devices
 # make docs    the documentation, in docs/_build/html, with its notebooks executed
 # make quick   the examples of the docstrings, and some tests of the library
 # make page    fetches onnxruntime-web by npm for the page docs/digit: python -m http.server --directory docs/digit
@@ -15,6 +16,7 @@ CONSTRAINTS ?= constraints.txt
 # Written last: an environment without it is made anew.
 INSTALLED = $(VENV)/installed-with-$(notdir $(CONSTRAINTS))
 SOURCES = bbinn_jax experiments tests docs
+PYTEST = $(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q
 QUICK = bernoulli relaxation objective bayesbinn saving trajectories
 
 ifneq ($(words $(VENV)) $(words $(CONSTRAINTS)),1 1)
@@ -25,7 +27,7 @@ endif
 RUNTIME = docs/digit/onnxruntime
 RUNTIME_FILES = ort.wasm.bundle.min.mjs ort-wasm-simd-threaded.wasm
 
-.PHONY: demo test quick docs page install clean
+.PHONY: demo test long quick docs page install clean
 
 demo: $(INSTALLED)
 	$(VENV)/bin/python -m experiments.image_classification --preset digits-bayes --out runs/demo --overwrite
@@ -34,10 +36,13 @@ test: $(INSTALLED)
 	$(VENV)/bin/ruff check $(SOURCES)
 	$(VENV)/bin/ruff format --check $(SOURCES)
 	$(VENV)/bin/python -m mypy
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q
+	$(PYTEST) -m "not long"
+
+long: $(INSTALLED)
+	$(PYTEST) -m long
 
 quick: $(INSTALLED)
-	$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -q bbinn_jax README.md $(QUICK:%=tests/test_%.py)
+	$(PYTEST) bbinn_jax README.md $(QUICK:%=tests/test_%.py)
 
 docs: $(INSTALLED) page
 	$(VENV)/bin/python -m sphinx -W --keep-going -q docs docs/_build/html

@@ -206,7 +206,7 @@ def shared_variance(variance: PyTree) -> PyTree:
         is_kernel = name.split("/")[-1] == "binary_kernel"
         if is_kernel and jnp.ndim(x) < 2:
             raise ValueError(f"variance of {name} must be [..., in, out], got shape {jnp.shape(x)}")
-        shared.append(jnp.mean(x, axis=-2, keepdims=True) if is_kernel else x)
+        shared.append(jnp.sum(x, axis=-2, keepdims=True) / max(x.shape[-2], 1) if is_kernel else x)
     return jax.tree.unflatten(treedef, shared)
 
 

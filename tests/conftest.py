@@ -86,5 +86,12 @@ def natural(request):
     }[request.param]
 
 
+def pytest_collection_modifyitems(items):
+    """The guides train networks, too."""
+    for item in items:
+        if "docs" in item.path.relative_to(item.config.rootpath).parts[:1]:
+            item.add_marker(pytest.mark.long)
+
+
 def pytest_report_header():
     return f"jax {jax.__version__} on {jax.default_backend()}, trajectories: {os.environ.get('BBINN_TRAJECTORIES')}"

@@ -16,6 +16,8 @@ from experiments.benchmarks.presets import PARTS, PRESETS, Config
 from experiments.common import timing
 from tests.commands import assert_finished_run_stays, read_metrics, read_results, refused
 
+pytestmark = pytest.mark.long
+
 TINY = (
     "--quick --seconds 0 --hidden 16 --small-hidden 8 --widths 8 --batch-sizes 10 --samples 1 40 --num-weights 1000 "
     "--max-gigabytes 0.001"

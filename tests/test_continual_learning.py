@@ -19,6 +19,8 @@ from experiments.continual_learning.summary import show
 from tests import commands
 from tests.commands import kill, process_of, read_metrics, read_results, refused, results_of, state_of
 
+pytestmark = pytest.mark.long
+
 QUICK = ["--tasks", "3", "--epochs", "4", "--hidden", "16", "--curve-points", "2", "--eval-samples", "5"]
 
 

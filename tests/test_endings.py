@@ -19,6 +19,8 @@ from experiments.regression import __main__ as regression
 from experiments.two_moons import __main__ as two_moons
 from tests.commands import process_of
 
+pytestmark = pytest.mark.long
+
 ODD_NAME = "a[/x] :smile: \x1b[31m\né"
 SHOWN = "a[/x] :smile: \\x1b[31m\\né"
 QUICK = ["--steps", "100", "--hidden", "8"]

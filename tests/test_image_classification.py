@@ -18,6 +18,8 @@ from experiments.common.image_config import Config
 from experiments.image_classification.__main__ import main
 from tests.commands import assert_flat_and_on_disk, content_of, optimized, read_metrics
 
+pytestmark = pytest.mark.long
+
 QUICK = ["--preset", "digits", "--hidden", "32", "--epochs", "4", "--eval-samples", "3"]
 
 

@@ -31,6 +31,8 @@ from tests.commands import (
     without_times,
 )
 
+pytestmark = pytest.mark.long
+
 SHAPE = "--context 16 --layers 1 --width 16 --heads 2 --hidden 32 --embedding 4 --joined 2".split()
 TINY = [*SHAPE, "--preset", "quick", "--epochs", "3", "--batch-size", "8", "--eval-samples", "3"]
 

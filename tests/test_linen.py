@@ -365,6 +365,11 @@ def test_a_shared_variance_is_of_matrices():
         bb.shared_variance({"a": {"binary_kernel": np.ones(4, np.float32)}})
 
 
+def test_a_shared_variance_of_no_weights_is_none():
+    shared = bb.shared_variance({"binary_kernel": np.ones((0, 3), np.float32)})
+    np.testing.assert_array_equal(shared["binary_kernel"], np.zeros((1, 3), np.float32))
+
+
 def test_certain_weights_and_black_images_make_no_noise():
     def activations(kernel):
         variables = {"params": {"binary_kernel": kernel}, "variance": {"binary_kernel": 1 - kernel**2}}

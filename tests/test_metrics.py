@@ -314,6 +314,7 @@ def test_a_million_equally_confident_answers_under_jit(equal_mass):
     np.testing.assert_allclose(accuracies[filled], 7 / 8, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_bins_of_equal_mass_hold_three_million_examples():
     n, num_bins = 3_000_000, 1000
     confidence = np.random.default_rng(0).uniform(0.5, 1, n).astype(np.float32)
@@ -455,6 +456,7 @@ def test_labels_with_values_beside_traced_probabilities():
 # On several devices ---------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_examples_may_be_divided_over_the_devices_of_an_explicit_mesh():
     """In a process of its own: how many devices a processor stands for is settled before JAX starts."""
     code = "from tests import test_metrics as t; t.check_explicit_mesh()"

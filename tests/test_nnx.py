@@ -706,6 +706,7 @@ def test_a_posterior_comes_back_into_a_model(tmp_path):
     chex.assert_trees_all_equal(nnx.state(other), nnx.state(model))
 
 
+@pytest.mark.long
 def test_a_checkpoint_of_orbax_restores_model_and_optimizer(tmp_path):
     checkpoint = pytest.importorskip("orbax.checkpoint")
     model = Network()
@@ -733,6 +734,7 @@ def test_a_checkpoint_of_orbax_restores_model_and_optimizer(tmp_path):
     chex.assert_trees_all_equal(nnx.state(again), nnx.state(model))
 
 
+@pytest.mark.long
 def test_training_on_a_mesh_of_four_devices_equals_that_on_one():
     process = subprocess.run(
         [sys.executable, "-c", "from tests import test_nnx as t; t.check_mesh()"],

@@ -7,6 +7,8 @@ import pytest
 
 from tests.quickstart import of_readme, scores, straight_through
 
+pytestmark = pytest.mark.long
+
 of_readme = cache(of_readme)
 
 

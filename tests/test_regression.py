@@ -22,6 +22,8 @@ from tests.commands import (
     without_times,
 )
 
+pytestmark = pytest.mark.long
+
 QUICK = ["--steps", "250", "--hidden", "8"]
 FILES = ("train_inputs", "train_outputs", "test_inputs")
 

@@ -18,7 +18,7 @@ from experiments.image_classification.__main__ import main
 from tests import commands
 from tests.commands import content_of, kill, process_of, read_metrics, results_of, state_of
 
-pytestmark = pytest.mark.usefixtures("undrawn")
+pytestmark = [pytest.mark.long, pytest.mark.usefixtures("undrawn")]
 TINY = ["--preset", "digits", "--hidden", "32", "--checkpoint-seconds", "0"]
 
 

@@ -108,6 +108,7 @@ def test_what_is_no_object_is_one_line_that_names_the_file(tmp_path, text):
 # Damage and --resume --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("is_finished", [True, False])
 def test_resume_of_a_damaged_run_is_refused_or_gives_the_same(finished, tmp_path, capsys, is_finished):
     """Each file is damaged in turn (but for the figure and the network, which are not read)."""

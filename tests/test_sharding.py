@@ -23,6 +23,8 @@ from experiments.image_classification.__main__ import main
 from tests import commands
 from tests.commands import content_of, read_metrics
 
+pytestmark = pytest.mark.long
+
 ENVIRONMENT = {"JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}  # they share small programs
 SETTINGS = {
     "weights": BayesBiNN(Weights(temperature=0.5, num_samples=4), kl_weight=0.01, init_scale=1.0, learning_rate=0.01),

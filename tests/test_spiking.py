@@ -16,6 +16,8 @@ from experiments.spiking.presets import METHODS, Config
 from tests import reference
 from tests.commands import assert_finished_run_stays, read_results, refused
 
+pytestmark = pytest.mark.long
+
 SMALL = "--hidden 8 6 --time-steps 12 --burn-in 3 --epochs 2 --seeds 2 --eval-samples 4".split()
 WIDTHS, NUM_INPUTS, NUM_CLASSES = (6, 5), 4, 3
 DECAY = [math.exp(-1 / 10), math.exp(-1 / 6), math.exp(-1 / 2)]

@@ -21,6 +21,8 @@ from experiments.continual_learning.learner import load_network, load_packed
 from experiments.continual_learning.summary import show
 from tests.commands import assert_finished_run_stays, kill, process_of, read_metrics, refused
 
+pytestmark = pytest.mark.long
+
 # Sharing --------------------------------------------------------------------------------------------------------------
 
 NATURAL = np.random.default_rng(0).normal(scale=1.5, size=(4, 3, 5)).astype(np.float32)  # of 4 tasks

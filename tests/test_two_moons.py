@@ -23,6 +23,8 @@ from tests.commands import (
     without_times,
 )
 
+pytestmark = pytest.mark.long
+
 QUICK = ["--steps", "250", "--hidden", "8"]
 
 

@@ -17,6 +17,8 @@ from experiments.uncertainty import __main__ as uncertainty
 from experiments.uncertainty import corruptions, foreign, members, predictors
 from tests.commands import read_results, refused
 
+pytestmark = pytest.mark.long
+
 COUNTS = ["--seeds", "2", "--ensemble", "2", "--posteriors", "2", "--eval-samples", "10"]
 SHORT = ["--preset", "digits", "--epochs", "2", "--eval-images", "100", *COUNTS]
 FOREIGN = ["shuffled", "rotated", "noisy"]

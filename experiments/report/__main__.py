@@ -49,6 +49,8 @@ def main(argv: list[str] | None = None) -> None:
             return
         if arguments.out and arguments.out.suffix != ".png":
             raise ValueError(f"--out must name a .png file, got {printable(str(arguments.out))}")
+        if arguments.out and not arguments.out.parent.is_dir():
+            raise ValueError(f"--out must name a file in a folder that is there, got {printable(str(arguments.out))}")
         found, told = runs.find(arguments.folders)
         frame, repeats = grouped(found)
         rows = [(cells(group), group) for _, group in frame.groupby("row", sort=True)]
