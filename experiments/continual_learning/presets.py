@@ -32,6 +32,14 @@ class Chained(methods.BayesBiNN):
 
 
 @dataclass(frozen=True)
+class ChainedBiMU(methods.BiMU):
+    """Metaplasticity, which forgets, or keeps what was known before a task where the prior says so."""
+
+    prior: Literal["previous", "none"] = "none"
+    """Chooses what is left when a window is over: the posterior after the task before, or nothing."""
+
+
+@dataclass(frozen=True)
 class CBLN(methods.BayesBiNN):
     """The Bayesian learning rule from the same start in each task, whose posterior is then stored: see `stored`."""
 
@@ -50,7 +58,7 @@ class CBLN(methods.BayesBiNN):
             raise ValueError(f"eval_samples must be at least 2 with --method cbln, got {self.eval_samples!r}")
 
 
-Methods = methods.Settings | Chained | CBLN  # the last one of a name is taken
+Methods = methods.Settings | Chained | ChainedBiMU | CBLN  # the last one of a name is taken
 METHODS: dict[str, Any] = {kind.name: kind for kind in get_args(Methods)}
 _method = partial(choose, METHODS)
 
