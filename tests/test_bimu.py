@@ -69,7 +69,9 @@ def test_another_prior_is_what_a_weight_nears(prior, x64):
     pair = jnp.asarray(NATURAL), jnp.ones(2)
     state, update = tx.init(pair), jax.jit(tx.update)
     for g in GRADS:
-        updates, state = update((jnp.asarray(g), jnp.ones(2)), state, pair, prior_natural=(np.broadcast_to(prior, 24), None))
+        updates, state = update(
+            (jnp.asarray(g), jnp.ones(2)), state, pair, prior_natural=(np.broadcast_to(prior, 24), None)
+        )
         pair = optax.apply_updates(pair, updates)
     np.testing.assert_allclose(pair[0], expected[-1], rtol=1e-9, atol=1e-9)
     np.testing.assert_array_equal(pair[1], 1)
