@@ -154,6 +154,22 @@ def permuted_mnist_best(method: str) -> Config:
     return dataclasses.replace(permuted_mnist(method), preset="permuted-mnist-best", batch_norm="layer", method=best)
 
 
+def permuted_mnist_wide(method: str) -> Config:
+    """Ten tasks and 477,600 weights; of `--method bimu`, with yesterday's posterior as the prior of its window."""
+    undecided = {"noise": Activations(), "init_scale": 1.0, "eval_samples": 10}
+    sure = {"max_step": 1000.0, "memory_window": 1000.0, "likelihood_weight": 3.0, "prior": "previous"}
+    return dataclasses.replace(
+        permuted_mnist_best(method),
+        preset="permuted-mnist-wide",
+        method=_method(method, bayesbinn=undecided, bimu={**undecided, **sure}),
+        network=MLP(hidden=(400, 400), output_scale=True),
+        tasks=10,
+        epochs=5,
+        eval_images=2000,
+        curve_points=1,
+    )
+
+
 def permuted_mnist_stream(method: str) -> Config:
     """A hundred tasks, each image seen once."""
     undecided = {"noise": Activations(), "eval_samples": 10}
@@ -193,6 +209,7 @@ PRESETS: dict[str, Callable[[str], Config]] = {
     "permuted-digits": permuted_digits,
     "permuted-mnist": permuted_mnist,
     "permuted-mnist-best": permuted_mnist_best,
+    "permuted-mnist-wide": permuted_mnist_wide,
     "permuted-mnist-stream": permuted_mnist_stream,
     "split-digits": split_digits,
     "split-mnist": split_mnist,
