@@ -11,8 +11,6 @@ RATE = Column("learning rate", "config.learning_rate")
 STEP = Column("largest step", "config.max_step")
 FACTOR = Column("train_set_factor", "config.train_set_factor")
 WINDOW = Column("memory window", "config.memory_window")
-LIKELIHOOD = Column("likelihood weight", "config.likelihood_weight")
-SCALE = Column("output scale", "config.output_scale")
 EPOCHS = Column("epochs a task", "config.epochs")
 
 
@@ -94,7 +92,7 @@ TABLES = {
             Column("entropy (bits a weight)", "posterior_entropy_after_task.9", 2),
             Column("minutes a run", "minutes", 0),
         ),
-        (METHOD, PRIOR, EPOCHS, WINDOW, LIKELIHOOD, SCALE, HIDDEN),
+        (METHOD, PRIOR, EPOCHS, WINDOW, Column("likelihood weight", "config.likelihood_weight"), HIDDEN),
     ),
     "settings": Table("settings", (*after_tasks(1, 2, 3, 4, 5), MODE, ENTROPY)),
     "stream": Table(
@@ -106,7 +104,7 @@ TABLES = {
             Column("certain weights (%)", "certain_share.-1", 0, 100),
             Column("minutes a run", "minutes", 1),
         ),
-        (METHOD, PRIOR, RATE, FACTOR, STEP, WINDOW, LIKELIHOOD, SCALE, HIDDEN),
+        (METHOD, PRIOR, RATE, FACTOR, STEP, WINDOW, HIDDEN),
         _one_network,
     ),
     "stream-settings": Table(
