@@ -157,11 +157,12 @@ def permuted_mnist_best(method: str) -> Config:
 def permuted_mnist_wide(method: str) -> Config:
     """Ten tasks and 477,600 weights; of `--method bimu`, with yesterday's posterior as the prior of its window."""
     undecided = {"noise": Activations(), "init_scale": 1.0, "eval_samples": 10}
+    chained = {**undecided, "learning_rate": 1e-3, "train_set_factor": 3.0}
     sure = {"max_step": 1000.0, "memory_window": 1000.0, "likelihood_weight": 3.0, "prior": "previous"}
     return dataclasses.replace(
         permuted_mnist_best(method),
         preset="permuted-mnist-wide",
-        method=_method(method, bayesbinn=undecided, bimu={**undecided, **sure}),
+        method=_method(method, bayesbinn=chained, cbln=chained, bimu={**undecided, **sure}),
         network=MLP(hidden=(400, 400), output_scale=True),
         tasks=10,
         epochs=5,
