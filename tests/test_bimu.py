@@ -17,16 +17,18 @@ SETTINGS = {"learning_rate": 0.7, "likelihood_weight": 3.0, "kl_weight": 0.4}
 
 
 def published_loop(
-    natural, grads, max_steps, memory_window, *, learning_rate=1.0, likelihood_weight=1.0, kl_weight=1.0
+    natural, grads, max_steps, memory_window, *, learning_rate=1.0, likelihood_weight=1.0, kl_weight=1.0, prior=0.0
 ):
     """The formula with plain numbers, as it is printed: lambda after every step."""
+    priors = np.broadcast_to(prior, np.shape(natural))
     natural, history = [float(x) for x in natural], []
     for g_of_weights, max_step in zip(grads, max_steps, strict=True):
         for i, g in enumerate(g_of_weights):
             g, mu = likelihood_weight * float(g), math.tanh(natural[i])
             fisher = 1 - mu**2
             step = 1 / (kl_weight * fisher + 2 * g * mu + 2 * abs(g) + 1 / max_step)
-            natural[i] -= step * (learning_rate * g + natural[i] * kl_weight * fisher / memory_window)
+            away = natural[i] - float(priors[i])
+            natural[i] -= step * (learning_rate * g + away * kl_weight * fisher / memory_window)
         history.append(list(natural))
     return np.array(history)
 
@@ -55,6 +57,24 @@ def test_training_equals_the_published_formula(max_step, memory_window, settings
     natural, state = run(bb.bimu(max_step, memory_window, **settings), NATURAL, GRADS)
     np.testing.assert_allclose(natural, expected, rtol=1e-9, atol=1e-9)
     assert state.count == len(GRADS)
+
+
+@pytest.mark.parametrize("prior", [0.3, RNG.normal(size=24)], ids=["number", "tree"])
+def test_another_prior_is_what_a_weight_nears(prior, x64):
+    """Whether it is given with the rule, or with the update to one part of the pair of a partition."""
+    expected = published_loop(NATURAL, GRADS, [1.0] * len(GRADS), 5.0, **SETTINGS, prior=prior)
+    natural, _ = run(bb.bimu(1.0, 5.0, **SETTINGS, prior_natural=prior), NATURAL, GRADS)
+    np.testing.assert_allclose(natural, expected, rtol=1e-9, atol=1e-9)
+    tx = optax.partition({"binary": bb.bimu(1.0, 5.0, **SETTINGS), "real": optax.set_to_zero()}, ("binary", "real"))
+    pair = jnp.asarray(NATURAL), jnp.ones(2)
+    state, update = tx.init(pair), jax.jit(tx.update)
+    for g in GRADS:
+        updates, state = update(
+            (jnp.asarray(g), jnp.ones(2)), state, pair, prior_natural=(np.broadcast_to(prior, 24), None)
+        )
+        pair = optax.apply_updates(pair, updates)
+    np.testing.assert_allclose(pair[0], expected[-1], rtol=1e-9, atol=1e-9)
+    np.testing.assert_array_equal(pair[1], 1)
 
 
 def test_max_step_may_be_a_schedule(x64):

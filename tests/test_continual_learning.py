@@ -299,6 +299,7 @@ def test_loss_that_is_not_finite_ends_the_run_without_results(tmp_path):
         (["--method", "bimu", "--momentum", "0.9"], ["--momentum", "--method bimu"]),
         (["--memory-window", "10"], ["--memory-window", "--method bayesbinn"]),
         (["--method", "bimu", "--memory-window", "0"], ["memory_window", "0"]),
+        (["--method", "bimu", "--likelihood-weight", "-1"], ["likelihood_weight", "-1"]),
         (["--method", "bop", "--gamma", "2"], ["gamma", "2"]),
         (["--batch-norm", "group"], ["--batch-norm", "group"]),
         (["--tasks", "0"], ["tasks", "0"]),

@@ -240,6 +240,7 @@ CASES = {
     "bop, weights": (lambda: bop().init({"a": jnp.array([1.0, -1.0, 0.5])}), ValueError, ["weights", "0.5", "'a'"]),
     "bop, params": (lambda: bop().update(TREE, bop().init(SIGNS)), ValueError, ["weights", "None"]),
     "bimu, grads, tree": (lambda: update(bimu(), {"a": W}), ValueError, ["grads", "natural", "'b'"]),
+    "bimu, prior": (lambda: update(bimu(), prior_natural={"a": W}), ValueError, ["prior_natural", "'b'"]),
     "bimu, params": (lambda: update(bimu(), TREE, None), ValueError, ["natural", "None"]),
     "pmf, grads, tree": (lambda: update(pmf(), {"a": W}), ValueError, ["grads", "weights", "'b'"]),
     "pmf, grads, shape": (lambda: update(pmf(), {"a": W, "b": W}), ValueError, ["grads", "weights", "(2,)", "(3,)"]),

@@ -210,7 +210,14 @@ NUMBERS = {
     "pmf": (partial(bb.pmf, optax.sgd(0.1)), {"beta": 2}),
     "bimu": (
         bb.bimu,
-        {"max_step": 1, "memory_window": 9, "learning_rate": 2, "likelihood_weight": 3, "kl_weight": 2},
+        {
+            "max_step": 1,
+            "memory_window": 9,
+            "learning_rate": 2,
+            "likelihood_weight": 3,
+            "kl_weight": 2,
+            "prior_natural": 1,
+        },
     ),
 }
 

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 import bbinn_jax as bb
-from experiments.common import prediction, training
+from experiments.common import methods, prediction, training
 from experiments.common.data import Split
 from experiments.common.networks import MLP, Network
 from experiments.continual_learning import tasks
@@ -22,8 +22,8 @@ MODEL = Network(MLP(hidden=(8,)), 3)
 ORDERS = tasks.permutations(0, 3, NUM_PIXELS)
 
 
-def method_of(**settings):
-    rule = bb.bayesbinn(optax.cosine_decay_schedule(1e-2, 12), NUM_IMAGES, **settings)
+def method_of(rule=None, **settings):
+    rule = rule or bb.bayesbinn(optax.cosine_decay_schedule(1e-2, 12), NUM_IMAGES, **settings)
     return training.Method(
         init=partial(bb.init_natural, scale=1.0),
         expected_loss=partial(bb.expected_loss, temperature=0.5, has_aux=True),
@@ -56,14 +56,28 @@ def test_the_permutation_of_a_task_does_not_depend_on_how_many_follow():
 # Training -------------------------------------------------------------------------------------------------------------
 
 
-def test_prior_of_an_update():
+@pytest.mark.parametrize("make", [partial(bb.bayesbinn, 1e-2, NUM_IMAGES), partial(bb.bimu, 1.0, 5.0)])
+def test_prior_of_an_update(make):
     grads = jax.tree.map(jnp.ones_like, STATE.params)
-    method = tasks.with_prior(METHOD, PRIOR)
-    updates, _ = method.optimizer.update(grads, METHOD.optimizer.init(STATE.params), STATE.params)
-    rule = bb.bayesbinn(1e-2, NUM_IMAGES, prior_natural=PRIOR)
+    optimizer = method_of(make()).optimizer
+    updates, _ = tasks.with_prior(METHOD._replace(optimizer=optimizer), PRIOR).optimizer.update(
+        grads, optimizer.init(STATE.params), STATE.params
+    )
+    rule = make(prior_natural=PRIOR)
     expected, _ = rule.update(grads[0], rule.init(STATE.params[0]), STATE.params[0])
     for actual, whole in zip(jax.tree.leaves(updates[0]), jax.tree.leaves(expected), strict=True):
         np.testing.assert_array_equal(actual, whole)
+
+
+def test_an_image_of_bimu_counts_as_its_likelihood_weight_says():
+    """The formula in NumPy, of a batch of 15 that counts half; max_step and memory_window are 1 and 60,000."""
+    rule = methods.BiMU(likelihood_weight=0.5).make(methods.Plan(NUM_IMAGES, 15, 1)).optimizer
+    natural, grads = np.array([0.0, 0.7, -2.0]), np.array([0.3, -0.2, 0.05])
+    g, mu = 7.5 * grads, np.tanh(natural)
+    step = 1 / (1 - mu**2 + 2 * g * mu + 2 * abs(g) + 1)
+    expected = -step * (g + natural * (1 - mu**2) / 60_000)
+    updates, _ = rule.update(jnp.array(grads), rule.init(jnp.array(natural)), jnp.array(natural))
+    np.testing.assert_allclose(updates, expected, rtol=1e-5)
 
 
 def train(state, order, prior, count=3):

@@ -223,15 +223,17 @@ class BiMU(Posterior):
     """Sets the largest step, that of a weight that is certain of nothing."""
     memory_window: float = 60_000.0
     """Sets the steps after which an unsure weight has forgotten; the surer it is, the slower it forgets."""
+    likelihood_weight: float = 1.0
+    """Weighs an image each time it is seen: 1 / epochs counts each image of a task once."""
 
     def __post_init__(self) -> None:
         """Raises ValueError for a field out of its range."""
         super().__post_init__()
-        check_ranges(self, (("max_step", 0, None), ("memory_window", 0, None)))
+        check_ranges(self, (("max_step", 0, None), ("memory_window", 0, None), ("likelihood_weight", 0, None)))
 
     def make(self, plan: Plan) -> Method:
         """Trains natural parameters; the steps do not decay, and the loss is a sum over the batch."""
-        weights = {"likelihood_weight": plan.batch_size, "kl_weight": self.kl_weight}
+        weights = {"likelihood_weight": self.likelihood_weight * plan.batch_size, "kl_weight": self.kl_weight}
         return self.trained_by(bb.bimu(self.max_step, self.memory_window, **weights))
 
 

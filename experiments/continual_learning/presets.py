@@ -32,6 +32,14 @@ class Chained(methods.BayesBiNN):
 
 
 @dataclass(frozen=True)
+class ChainedBiMU(methods.BiMU):
+    """Metaplasticity, which forgets, or keeps what was known before a task where the prior says so."""
+
+    prior: Literal["previous", "none"] = "none"
+    """Chooses what is left when a window is over: the posterior after the task before, or nothing."""
+
+
+@dataclass(frozen=True)
 class CBLN(methods.BayesBiNN):
     """The Bayesian learning rule from the same start in each task, whose posterior is then stored: see `stored`."""
 
@@ -50,7 +58,7 @@ class CBLN(methods.BayesBiNN):
             raise ValueError(f"eval_samples must be at least 2 with --method cbln, got {self.eval_samples!r}")
 
 
-Methods = methods.Settings | Chained | CBLN  # the last one of a name is taken
+Methods = methods.Settings | Chained | ChainedBiMU | CBLN  # the last one of a name is taken
 METHODS: dict[str, Any] = {kind.name: kind for kind in get_args(Methods)}
 _method = partial(choose, METHODS)
 
@@ -146,6 +154,23 @@ def permuted_mnist_best(method: str) -> Config:
     return dataclasses.replace(permuted_mnist(method), preset="permuted-mnist-best", batch_norm="layer", method=best)
 
 
+def permuted_mnist_wide(method: str) -> Config:
+    """Ten tasks and 477,600 weights; of `--method bimu`, with yesterday's posterior as the prior of its window."""
+    undecided = {"noise": Activations(), "init_scale": 1.0, "eval_samples": 10}
+    chained = {**undecided, "learning_rate": 1e-3, "train_set_factor": 3.0}
+    sure = {"max_step": 1000.0, "memory_window": 1000.0, "likelihood_weight": 3.0, "prior": "previous"}
+    return dataclasses.replace(
+        permuted_mnist_best(method),
+        preset="permuted-mnist-wide",
+        method=_method(method, bayesbinn=chained, cbln=chained, bimu={**undecided, **sure}),
+        network=MLP(hidden=(400, 400), output_scale=True),
+        tasks=10,
+        epochs=5,
+        eval_images=2000,
+        curve_points=1,
+    )
+
+
 def permuted_mnist_stream(method: str) -> Config:
     """A hundred tasks, each image seen once."""
     undecided = {"noise": Activations(), "eval_samples": 10}
@@ -185,6 +210,7 @@ PRESETS: dict[str, Callable[[str], Config]] = {
     "permuted-digits": permuted_digits,
     "permuted-mnist": permuted_mnist,
     "permuted-mnist-best": permuted_mnist_best,
+    "permuted-mnist-wide": permuted_mnist_wide,
     "permuted-mnist-stream": permuted_mnist_stream,
     "split-digits": split_digits,
     "split-mnist": split_mnist,

@@ -11,6 +11,7 @@ RATE = Column("learning rate", "config.learning_rate")
 STEP = Column("largest step", "config.max_step")
 FACTOR = Column("train_set_factor", "config.train_set_factor")
 WINDOW = Column("memory window", "config.memory_window")
+EPOCHS = Column("epochs a task", "config.epochs")
 
 
 def after_tasks(*tasks: int) -> tuple[Column, ...]:
@@ -80,8 +81,18 @@ TABLES = {
             Column("preset", "config.preset"),
             PRIOR,
             Column("averaged", "config.average"),
-            Column("epochs a task", "config.epochs"),
+            EPOCHS,
         ),
+    ),
+    "wide": Table(
+        "wide",
+        (
+            *after_tasks(1, 2, 5, 10),
+            Column("of the mode after 10", "average_accuracy_after_task_mode.9", 1, 100),
+            Column("entropy (bits a weight)", "posterior_entropy_after_task.9", 2),
+            Column("minutes a run", "minutes", 0),
+        ),
+        (METHOD, PRIOR, EPOCHS, WINDOW, Column("likelihood weight", "config.likelihood_weight"), HIDDEN),
     ),
     "settings": Table("settings", (*after_tasks(1, 2, 3, 4, 5), MODE, ENTROPY)),
     "stream": Table(
