@@ -5,6 +5,7 @@ from experiments.common.tables import Column, Line, Table
 
 PRESET = Column("preset", "config.preset")
 METHOD = Column("method", "config.method")
+NOISE = Column("noise", "config.noise")
 MODE = Column("accuracy of the mode (%)", "test_accuracy_mode", 2, 100)
 MEAN = Column("of the mean", "test_accuracy_mean", 2, 100)
 ENTROPY = Column("entropy (bits a weight)", "posterior_entropy_bits_per_weight", 3)
@@ -53,9 +54,8 @@ TABLES = {
         (Column("epoch", "epoch"),),
         _epochs,
     ),
-    "mnist-fast": Table(
-        "mnist-fast", (MODE, MEAN, *scores(4), ENTROPY, MINUTES), (METHOD, Column("noise", "config.noise"))
-    ),
+    "mnist-fast": Table("mnist-fast", (MODE, MEAN, *scores(4), ENTROPY, MINUTES), (METHOD, NOISE)),
+    "cifar10-small": Table("cifar10-small", (MODE, MEAN, *scores(3), ENTROPY, MINUTES), (METHOD, NOISE)),
     "mnist-bayes": Table(
         "mnist-bayes",
         (MODE, MEAN, *scores(4), ENTROPY, MINUTES),
@@ -83,7 +83,7 @@ TABLES = {
         (MODE, MEAN, *scores(4), ENTROPY),
         (
             METHOD,
-            Column("noise", "config.noise"),
+            NOISE,
             Column("temperature", "config.temperature"),
             Column("learning rate", "config.learning_rate"),
             Column("kl_weight", "config.kl_weight"),

@@ -40,8 +40,6 @@ DIGITS = ("shuffled", "rotated", "noisy")
 TABLES = {
     "mnist": Table("mnist", scores(4), PREDICTOR),
     "mnist-foreign": Table("mnist", foreign(*DIGITS, "CIFAR-10 in grey"), PREDICTOR),
-    "mnist-fast": Table("mnist-fast", scores(4) + BITS, PREDICTOR),
-    "mnist-fast-foreign": Table("mnist-fast", foreign(*DIGITS, "CIFAR-10 in grey"), PREDICTOR),
     "digits": Table("digits", scores(3), PREDICTOR),
     "digits-foreign": Table("digits", foreign(*DIGITS), PREDICTOR),
     "cifar10": Table("cifar10", scores(3) + BITS, PREDICTOR),
